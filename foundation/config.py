@@ -1,0 +1,205 @@
+"""The top floor's door: composes settings with Hydra, refuses what nobody knows, hands plain dataclasses to the entry points.
+
+The one file that imports Hydra and OmegaConf.
+"""
+
+import dataclasses
+import difflib
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar, get_args, get_type_hints
+
+import hydra
+from hydra.core.config_store import ConfigStore
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from foundation.core.config import LoggerConfig
+from foundation.core.errors import UserError
+from foundation.data.config import BatchesConfig, DataConfig, TokenizerConfig
+from foundation.model.config import ModelConfig
+from foundation.objective.config import ObjectiveConfig, SentenceTask
+from foundation.train.config import AdamWConfig, MuonConfig, OptimConfig, ScheduleConfig, TrainerConfig
+from foundation.train.duration import Duration
+
+T = TypeVar("T")
+
+# Settings that a resumed run may change: they say where and how fast, not what.
+SPEED_ONLY = frozenset({"trainer", "logger", "resume", "runs_dir"})
+
+
+@dataclass(kw_only=True, slots=True)
+class PretrainConfig:
+    """Everything about a pretraining run. resume: false; true; auto (go on with the run if there is one, else start it)."""
+
+    name: str
+    seed: int = 0
+    runs_dir: str = "runs"
+    resume: str = "false"
+    steps: int | None = None
+    tokens: float | None = None
+    budget: str | None = None
+    data: DataConfig
+    tokenizer: TokenizerConfig
+    model: ModelConfig
+    objective: ObjectiveConfig
+    batches: BatchesConfig
+    optim: OptimConfig
+    schedule: ScheduleConfig
+    trainer: TrainerConfig
+    logger: LoggerConfig
+
+    @property
+    def duration(self) -> Duration:
+        """How long."""
+        return Duration(steps=self.steps, tokens=self.tokens, budget=self.budget)
+
+    def check(self) -> None:
+        """Raise UserError with all problems that can be seen before any work is done."""
+        problems = []
+        for part in (self.duration, self.model, self.objective, self.batches):
+            try:
+                part.check()
+            except UserError as error:
+                problems.append(str(error))
+        if self.batches.seq_len > self.model.max_seq_len:
+            problems.append(
+                f"batches.seq_len={self.batches.seq_len} is beyond the model's positions (model.max_seq_len="
+                f"{self.model.max_seq_len}): lower the one or raise the other"
+            )
+        if self.model.vocab_size != self.tokenizer.vocab_size:
+            problems.append(
+                f"model.vocab_size={self.model.vocab_size} is not tokenizer.vocab_size={self.tokenizer.vocab_size}"
+            )
+        if self.objective.sentence_task is not SentenceTask.none and self.batches.rows_per_step < 4:
+            problems.append(
+                f"a sentence task needs batches.rows_per_step of at least 4, not {self.batches.rows_per_step}"
+            )
+        if self.resume.lower() not in ("true", "false", "auto"):
+            problems.append(f"resume={self.resume} must be true, false or auto")
+        if problems:
+            raise UserError("; ".join(problems))
+
+
+# What a group's YAML may be when its setting has several kinds: the name that the YAML's defaults give, and the dataclass.
+_KINDS: dict[str, dict[str, type]] = {"optim": {"adamw_schema": AdamWConfig, "muon_schema": MuonConfig}}
+
+
+def conf_folder() -> Path:
+    """Where the YAMLs are: inside an installed package, or beside it in a checkout."""
+    inside = Path(__file__).parent / "conf"
+    return inside if inside.is_dir() else Path(__file__).parent.parent / "conf"
+
+
+def register(schema: type, config_name: str) -> None:
+    """Tell Hydra the types of an entry point's settings."""
+    store = ConfigStore.instance()
+    store.store(name=f"{config_name}_schema", node=schema)
+    for group, kinds in _KINDS.items():
+        for name, kind in kinds.items():
+            store.store(group=group, name=name, node=kind)
+
+
+def run_entry(schema: type[T], config_name: str, body: Callable[[T, dict[str, Any]], None]) -> None:
+    """Compose the command line's settings, check them, and call body(settings, the same as plain resolved values).
+
+    A user's mistake ends the program with its one sentence and exit status 1.
+    """
+    register(schema, config_name)
+
+    @hydra.main(config_path=str(conf_folder()), config_name=config_name, version_base="1.3")
+    def entry(cfg: DictConfig) -> None:
+        try:
+            body(to_dataclass(cfg, schema), to_plain_settings(cfg))
+        except UserError as error:
+            sys.exit(f"error: {error}")
+
+    try:
+        refuse_unknown_overrides([word for word in sys.argv[1:] if not word.startswith("-")], schema)
+    except UserError as error:
+        sys.exit(f"error: {error}")
+    entry()
+
+
+def to_plain_settings(cfg: DictConfig) -> dict[str, Any]:
+    """Resolved settings as dicts, lists, numbers and strings."""
+    plain = OmegaConf.to_container(cfg, resolve=True, enum_to_str=True)
+    assert isinstance(plain, dict)
+    return {str(key): value for key, value in plain.items()}
+
+
+def to_dataclass(cfg: DictConfig, schema: type[T]) -> T:
+    """The composed settings as the schema's dataclass. Raises UserError on an unknown key or a value that is missing."""
+    unknown = sorted(_unknown_keys(cfg, ""))
+    if unknown:
+        raise UserError("; ".join(_unknown_setting(key, schema) for key in unknown))
+    if missing := sorted(OmegaConf.missing_keys(cfg)):
+        raise UserError(f"these settings need a value: {', '.join(missing)}; give it as in  {missing[0]}=VALUE")
+    try:
+        settings = OmegaConf.to_object(cfg)
+    except OmegaConfBaseException as error:
+        raise UserError(f"settings do not fit together: {error}") from None
+    assert isinstance(settings, schema)
+    return settings
+
+
+def _unknown_keys(node: DictConfig, prefix: str) -> Iterator[str]:
+    """`+key=` opens a typed node without a word, so the composed settings are held against their dataclasses."""
+    kind = OmegaConf.get_type(node)
+    known = {f.name for f in dataclasses.fields(kind)} if dataclasses.is_dataclass(kind) else None
+    for key in node:
+        name = f"{prefix}{key!s}"
+        if known is not None and key not in known:
+            yield name
+            continue
+        child = node._get_node(key)
+        if isinstance(child, DictConfig) and not child._is_none() and not child._is_missing():
+            yield from _unknown_keys(child, f"{name}.")
+
+
+def refuse_unknown_overrides(words: Iterable[str], schema: type) -> None:
+    """Hold `key=value` words of a command line against the schema, so that a typo is answered with the nearest known key."""
+    known = set(known_settings(schema))
+    groups = {path.name for path in conf_folder().iterdir() if path.is_dir()}
+    try:
+        overrides = OverridesParser.create().parse_overrides(list(words))
+    except HydraException as error:
+        raise UserError(
+            f"cannot read the command line: {' '.join(str(error).split())}; settings are written key=value"
+        ) from None
+    for override in overrides:
+        key = str(override.key_or_group)
+        is_free = key.split(".")[0] == "hydra" or (key.split("@")[0].split("/")[0] in groups and "." not in key)
+        is_inside_free = any(key.startswith(f"{name}.") for name in known if name in _free_dicts(schema))
+        if not is_free and not is_inside_free and key not in known:
+            raise UserError(_unknown_setting(key, schema))
+
+
+def _unknown_setting(key: str, schema: type) -> str:
+    known = list(known_settings(schema))
+    near = difflib.get_close_matches(key, known, n=1, cutoff=0.0)
+    by_leaf = [name for name in known if name.split(".")[-1] == key.split(".")[-1]]
+    return f"unknown setting {key}; the nearest known one is {(by_leaf or near)[0]}"
+
+
+def known_settings(schema: type, prefix: str = "") -> Iterator[str]:
+    """Dotted names of all settings below a dataclass, of all kinds where there are several."""
+    for name, hint in get_type_hints(schema).items():
+        yield f"{prefix}{name}"
+        for kind in [hint, *get_args(hint)]:
+            if dataclasses.is_dataclass(kind) and isinstance(kind, type):
+                for choice in [kind, *kind.__subclasses__()]:
+                    yield from known_settings(choice, f"{prefix}{name}.")
+
+
+def _free_dicts(schema: type, prefix: str = "") -> Iterator[str]:
+    """Settings whose own keys the user chooses."""
+    for name, hint in get_type_hints(schema).items():
+        if getattr(hint, "__origin__", None) is dict:
+            yield f"{prefix}{name}"
+        if dataclasses.is_dataclass(hint) and isinstance(hint, type):
+            yield from _free_dicts(hint, f"{prefix}{name}.")

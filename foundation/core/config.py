@@ -1,0 +1,24 @@
+"""Settings of the ground floor."""
+
+from dataclasses import dataclass, field
+from enum import Enum
+
+
+class WandbMode(str, Enum):
+    """auto: online when a key is configured, else offline."""
+
+    auto = "auto"
+    online = "online"
+    offline = "offline"
+    disabled = "disabled"
+
+
+@dataclass(kw_only=True, slots=True)
+class LoggerConfig:
+    """Where the numbers go besides metrics.jsonl, which is always written."""
+
+    wandb: WandbMode = WandbMode.auto
+    project: str = "foundation"
+    entity: str | None = None
+    every_steps: int = 10
+    tags: list[str] = field(default_factory=list)

@@ -1,0 +1,50 @@
+"""The device a run computes on, and stopping it politely."""
+
+import os
+import signal
+from contextlib import AbstractContextManager
+from types import FrameType
+
+import torch
+
+from foundation.core import distributed
+from foundation.core.errors import UserError
+
+
+def choose_device(wanted: str) -> torch.device:
+    """auto, cpu or cuda as a device; with torchrun, each rank its own GPU. Raises UserError where there is none."""
+    if wanted not in ("auto", "cpu", "cuda"):
+        raise UserError(f"trainer.device={wanted} must be auto, cpu or cuda")
+    if wanted == "cuda" and not torch.cuda.is_available():
+        raise UserError(
+            "trainer.device=cuda, but torch sees no GPU here: use trainer.device=cpu, or install a CUDA build of torch"
+        )
+    if wanted == "cpu" or not torch.cuda.is_available():
+        return torch.device("cpu")
+    return torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
+
+
+class StopRequest(AbstractContextManager["StopRequest"]):
+    """Inside the block, Ctrl-C and SIGTERM only leave a note, so that the step can be finished; a second Ctrl-C stops at once."""
+
+    _SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+    def __init__(self) -> None:
+        self._asked = False
+
+    def __enter__(self) -> "StopRequest":
+        self._before = {number: signal.signal(number, self._note) for number in self._SIGNALS}
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        if self._asked and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        self._asked = True
+
+    def is_set(self) -> bool:
+        """Whether any rank was asked to stop: all of them then do."""
+        return distributed.any_over_ranks(self._asked)

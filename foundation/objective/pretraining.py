@@ -1,0 +1,121 @@
+"""The pretraining objective: masked tokens, and a sentence task where one is asked for, over one pass of the encoder."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from foundation.core.randomness import RowRng
+from foundation.data.batches import Batch
+from foundation.data.tokenizer import SpecialIds
+from foundation.model.config import ModelConfig
+from foundation.model.encoder import Encoder, init_weights
+from foundation.objective.base import Example, Objective
+from foundation.objective.config import MaskingConfig, ObjectiveConfig, SentenceTask
+from foundation.objective.masked_lm import IGNORED, MaskedLMHead, Masking, summed_cross_entropy
+from foundation.objective.next_sentence import SentencePairHead, is_pair
+
+# The vocabulary product's row count is filled up to a multiple of this, for the reason told in model/attention.py.
+_TARGET_MULTIPLE = 128
+
+
+@dataclass(frozen=True, slots=True)
+class Scores:
+    """Sums over some rows: losses in nats, hits and targets, for masked tokens and for sentence pairs."""
+
+    mlm_loss: float = 0.0
+    mlm_hits: int = 0
+    mlm_targets: int = 0
+    pair_loss: float = 0.0
+    pair_hits: int = 0
+    pair_targets: int = 0
+
+    def __add__(self, other: "Scores") -> "Scores":
+        return Scores(*(getattr(self, name) + getattr(other, name) for name in self.__slots__))
+
+
+class PretrainingObjective(Objective):
+    """Loss = mean over masked tokens + sentence_weight · mean over sentence pairs, each in nats."""
+
+    heads: nn.ModuleDict
+
+    def __init__(
+        self,
+        cfg: ObjectiveConfig,
+        model: ModelConfig,
+        specials: SpecialIds,
+        continues_word: NDArray[np.bool_],
+        *,
+        seq_len: int,
+    ) -> None:
+        super().__init__()
+        cfg.check()
+        self.cfg = cfg
+        self.encoder = Encoder(model)
+        heads: dict[str, nn.Module] = {"mlm": MaskedLMHead(model)}
+        if cfg.sentence_task is not SentenceTask.none:
+            heads["pair"] = SentencePairHead(model)
+        self.heads = nn.ModuleDict(heads)
+        self.terms = ("mlm_loss", f"{cfg.sentence_task.value}_loss") if self.has_pairs else ("mlm_loss",)
+        self._specials, self._continues_word, self._seq_len = specials, continues_word, seq_len
+        self.masking = self.masking_like(cfg.masking)
+        init_weights(self, model)
+
+    @property
+    def has_pairs(self) -> bool:
+        """Whether there is a sentence task."""
+        return "pair" in self.heads
+
+    def masking_like(self, cfg: MaskingConfig) -> Masking:
+        """Masking under other settings over the same vocabulary; evaluation has its own, whatever training does."""
+        return Masking(cfg, self._specials, self._continues_word, row_stride=self._seq_len)
+
+    def corrupt(self, batch: Batch, rng: RowRng, progress: float) -> Example:
+        """Hide tokens; pairs were broken when the rows were drawn, since a B comes from another row."""
+        return self.masking(batch, rng, progress)
+
+    def count(self, example: Example) -> Tensor:
+        """(terms,): masked tokens, and rows that are pairs."""
+        counts = [len(example.targets)]
+        if self.has_pairs:
+            assert example.labels is not None
+            counts.append(int(is_pair(example.labels).sum()))
+        return torch.tensor(counts, dtype=torch.float64, device=example.device)
+
+    def forward(self, example: Example, totals: Tensor) -> Tensor:
+        """Shares of the step's means, (terms,), the second one weighted."""
+        hidden_TD = self.encoder(example.ids, example.segments, example.layout())
+        sums = [summed_cross_entropy(*self._mlm(hidden_TD, example))]
+        if self.has_pairs:
+            sums.append(self.cfg.sentence_weight * summed_cross_entropy(*self._pairs(hidden_TD, example)))
+        shares = torch.stack(sums)
+        return shares / totals.clamp(min=1).to(shares.dtype)
+
+    def _mlm(self, hidden_TD: Tensor, example: Example) -> tuple[Tensor, Tensor]:
+        """Logits (M, V) and targets (M,); filled up with targets to ignore, so that M takes few values."""
+        filler = -len(example.targets) % _TARGET_MULTIPLE
+        at, targets = F.pad(example.targets_at, (0, filler)), F.pad(example.targets, (0, filler), value=IGNORED)
+        return self.heads["mlm"](hidden_TD.index_select(0, at), self.encoder.token_embedding.weight), targets
+
+    def _pairs(self, hidden_TD: Tensor, example: Example) -> tuple[Tensor, Tensor]:
+        """Logits (R, 2) and labels (R,); a row that is no pair is to be ignored."""
+        assert example.labels is not None
+        lengths = torch.tensor(example.lengths, device=example.device)
+        logits = self.heads["pair"](hidden_TD.index_select(0, lengths.cumsum(0) - lengths))
+        return logits, example.labels.masked_fill(~is_pair(example.labels), IGNORED)
+
+    @torch.no_grad()
+    def score(self, example: Example) -> Scores:
+        """Loss sums and hits of some rows; the caller has chosen eval() and precision."""
+        hidden_TD = self.encoder(example.ids, example.segments, example.layout())
+        mlm = _sums(*self._mlm(hidden_TD, example))
+        return Scores(*mlm, *(_sums(*self._pairs(hidden_TD, example)) if self.has_pairs else (0.0, 0, 0)))
+
+
+def _sums(logits: Tensor, targets: Tensor) -> tuple[float, int, int]:
+    """Loss in nats, hits, and targets that are not to be ignored."""
+    hits, asked = (logits.argmax(-1) == targets).sum(), (targets != IGNORED).sum()
+    return float(summed_cross_entropy(logits, targets)), int(hits), int(asked)

@@ -1,0 +1,212 @@
+"""One session of a pretraining run: start or go on, train, and leave `final/` or a checkpoint to go on from."""
+
+import shlex
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from foundation.config import SPEED_ONLY, PretrainConfig
+from foundation.core import distributed
+from foundation.core.device import StopRequest, choose_device
+from foundation.core.files import fingerprint
+from foundation.core.logger import Logger
+from foundation.core.memory import keep_freed_memory
+from foundation.core.run import Run, open_run, peak_memory_bytes, run_exists
+from foundation.core.wandb_log import start_wandb
+from foundation.pretraining.build import (
+    make_batches,
+    make_corpus,
+    make_held_out,
+    make_objective,
+    make_state,
+    plan_steps,
+)
+from foundation.pretraining.finish import finish
+from foundation.train.checkpoint import Checkpoints, load_into
+from foundation.train.loop import StepReport, TrainState, train
+
+
+def pretrain(cfg: PretrainConfig, settings: dict[str, Any]) -> None:
+    """Run it, or go on with it. A user's mistake raises UserError and loses nothing.
+
+    settings: the same as cfg, plain, as run.json and wandb keep them.
+    """
+    keep_freed_memory()
+    device = choose_device(cfg.trainer.device)
+    distributed.setup(device.type)
+    if cfg.trainer.threads:
+        torch.set_num_threads(cfg.trainer.threads)
+    path = Path(cfg.runs_dir) / cfg.name
+    resume = cfg.resume.lower() == "true" or (cfg.resume.lower() == "auto" and run_exists(path))
+    if resume and (path / "final" / "config.json").is_file():
+        print(f"{path} is finished: its foundation is in {path / 'final'}")
+        return
+    command = ["python", "-m", "foundation.pretrain", *sys.argv[1:]]
+    try:
+        with open_run(path, settings, resume=resume, speed_only=SPEED_ONLY, command=command) as run:
+            Session(cfg, settings, run, device).run_to_end()
+    finally:
+        distributed.shutdown()
+
+
+class Session:
+    """The run's parts, and what is done after every step."""
+
+    def __init__(self, cfg: PretrainConfig, settings: dict[str, Any], run: Run, device: torch.device) -> None:
+        self.cfg, self.settings, self.run, self.device = cfg, settings, run, device
+        self.started = time.perf_counter()
+        self.corpus = make_corpus(cfg)
+        self.unigram_nats = float(self.corpus.manifest["unigram_entropy_nats"])
+        run.update(fingerprints={"corpus": self.corpus.fingerprint, "tokenizer": self.corpus.tokenizer.fingerprint})
+        result_settings = {key: value for key, value in settings.items() if key not in SPEED_ONLY}
+        self.foundation_id = fingerprint([result_settings, self.corpus.fingerprint])
+        self.batches = make_batches(cfg, self.corpus)
+        if "plan" not in run.record:
+            spent_seconds = time.perf_counter() - self.started
+            run.note("plan", plan_steps(cfg, self.corpus, self.batches, device, spent_seconds))
+        self.total_steps = int(run.record["plan"]["total_steps"])
+        self.objective = make_objective(cfg, self.corpus)
+        self.state = make_state(cfg, self.objective, device, self.total_steps)
+        self.held_out = make_held_out(cfg, self.objective, self.corpus)
+        self.checkpoints = Checkpoints(run.path / "checkpoints", cfg.trainer.keep)
+        self.tokens, self.trained_seconds, self.last_eval = 0, 0.0, dict[str, float]()
+        self.window_tokens, self.window_seconds, self.window_wait = 0, 0.0, 0.0
+        if self.checkpoints.steps():
+            self._restore()
+
+    def _restore(self) -> None:
+        loaded = self.checkpoints.load_last()
+        load_into(self.objective, loaded.model, str(self.checkpoints.folder))
+        self.state.updater.load_state_tensors(loaded.optim)
+        self.state.updater.skipped = loaded.state["skipped"]
+        self.state.updater.skipped_in_a_row = loaded.state["skipped_in_a_row"]
+        self.state.step, self.tokens = loaded.state["step"], loaded.state["tokens"]
+        self.trained_seconds, self.last_eval = loaded.state["seconds"], loaded.state["last_eval"]
+
+    def run_to_end(self) -> None:
+        """Train, then write `final/` and the plots; stopped early, say how to go on."""
+        cfg = self.cfg
+        self.wandb = start_wandb(
+            cfg.logger,
+            run_path=self.run.path,
+            name=cfg.name,
+            group=self.foundation_id,
+            job_type="pretrain",
+            config=self.settings,
+            run_id=self.run.id,
+        )
+        self.logger = Logger(
+            self.run.path,
+            cfg.logger,
+            total_steps=self.total_steps,
+            start_step=self.state.step,
+            wandb_run=self.wandb,
+            description=cfg.name,
+        )
+        ended_well = False
+        try:
+            self._say_what_is_run()
+            with StopRequest() as self.stop:
+                rows = cfg.trainer.micro_batch_rows
+                train(self.state, self.batches, seed=cfg.seed, micro_batch_rows=rows, on_event=self._on_event)
+            if self.state.step == self.total_steps:
+                finish(self)
+            else:
+                self._say_how_to_go_on()
+            ended_well = True
+        finally:
+            self.logger.close()
+            self.wandb.finish(ended_well=ended_well)
+
+    def _on_event(self, state: TrainState, report: StepReport) -> bool:
+        """After every step: log, evaluate, save, stop; each decides by the step."""
+        trainer, step, is_last = self.cfg.trainer, state.step, state.step == self.total_steps
+        self.tokens += report.n_tokens
+        self.trained_seconds += report.seconds
+        self._log(report)
+        if is_last or (trainer.eval_every_steps and step % trainer.eval_every_steps == 0):
+            self.evaluate()
+        stop_now = self.stop.is_set()
+        if is_last or stop_now or (trainer.save_every_steps and step % trainer.save_every_steps == 0):
+            self._save()
+        return not stop_now
+
+    def _log(self, report: StepReport) -> None:
+        self.window_tokens += report.n_tokens
+        self.window_seconds += report.seconds
+        self.window_wait += report.wait_seconds
+        if not (self.logger.is_due(self.state.step) or report.skipped):
+            return
+        losses = report.losses.tolist()
+        tokens_per_s = self.window_tokens / self.window_seconds
+        metrics: dict[str, float] = {"train/loss": sum(losses)}
+        metrics |= {f"train/{term}": loss for term, loss in zip(self.objective.terms, losses, strict=True)}
+        metrics |= {
+            "train/below_unigram": self.unigram_nats - losses[0],
+            "train/tokens": self.tokens,
+            "optim/lr": report.lr,
+            "optim/grad_norm": report.grad_norm,
+            "optim/skipped": self.state.updater.skipped,
+            "speed/tokens_per_s": tokens_per_s,
+            "speed/wait_share": self.window_wait / self.window_seconds,
+        }
+        self.logger.log(self.state.step, metrics)
+        self.logger.progress(self.state.step, sum(losses), tokens_per_s)
+        self.window_tokens, self.window_seconds, self.window_wait = 0, 0.0, 0.0
+
+    def evaluate(self) -> None:
+        """Held-out scores of the weights as they are, logged and said."""
+        found = self.held_out.metrics(self.state)
+        below = self.unigram_nats - found["eval/mlm_loss"]
+        self.last_eval = {**found, "eval/below_unigram": below}
+        self.logger.log(self.state.step, self.last_eval)
+        text = f"step {self.state.step}: held-out MLM loss {found['eval/mlm_loss']:.3f} nats"
+        text += f" ({abs(below):.2f} {'below' if below > 0 else 'ABOVE'} the unigram entropy)"
+        text += f", accuracy {found['eval/mlm_accuracy']:.1%}"
+        task = self.cfg.objective.sentence_task.value
+        if (name := f"eval/{task}_accuracy") in found:
+            text += (
+                f", {task.upper()} accuracy {found[name]:.1%} [{found[f'{name}_low']:.1%}, {found[f'{name}_high']:.1%}]"
+            )
+        self.logger.say(text)
+
+    def _save(self) -> None:
+        updater = self.state.updater
+        with distributed.main_first():
+            if distributed.is_main():
+                state = {
+                    "tokens": self.tokens,
+                    "seconds": self.trained_seconds,
+                    "skipped": updater.skipped,
+                    "skipped_in_a_row": updater.skipped_in_a_row,
+                    "last_eval": self.last_eval,
+                }
+                self.checkpoints.save(self.state.step, self.objective.state_dict(), updater.state_tensors(), state)
+        self.note_costs()
+
+    def note_costs(self) -> None:
+        """This session's totals so far; run.json adds the sessions up."""
+        peak = float(peak_memory_bytes(self.device.type))
+        self.run.update(ledger={"seconds": time.perf_counter() - self.started, "peak_memory_bytes": peak})
+
+    def _say_what_is_run(self) -> None:
+        n_parameters = sum(parameter.numel() for parameter in self.objective.parameters())
+        self.logger.say(
+            f"{self.cfg.name}: {self.corpus.manifest['train']['tokens']:,} training tokens, unigram entropy "
+            f"{self.unigram_nats:.2f} nats; {n_parameters:,} parameters; steps {self.state.step} to {self.total_steps} of "
+            f"{self.cfg.batches.rows_per_step} rows, on {self.device.type} in {self.cfg.trainer.precision.value}"
+        )
+        if distributed.world_size() > 1 and max(self.cfg.model.dropout, self.cfg.model.attention_dropout) > 0:
+            self.logger.say(
+                f"dropout is drawn per rank: the number of ranks ({distributed.world_size()}) is part of the result"
+            )
+
+    def _say_how_to_go_on(self) -> None:
+        words = [word for word in sys.argv[1:] if not word.startswith("resume=")]
+        self.logger.say(
+            f"stopped after step {self.state.step} of {self.total_steps}, and saved; go on with:\n"
+            f"  python -m foundation.pretrain {shlex.join([*words, 'resume=true'])}"
+        )

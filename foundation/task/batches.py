@@ -1,0 +1,129 @@
+"""Labelled rows by step: tokenised once, cut to the model's length, batched by similar length, nothing padded.
+
+Letters: R rows
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from foundation.core.errors import UserError
+from foundation.core.randomness import rng
+from foundation.data.batches import Batch, Row, assemble, rows_of_rank
+from foundation.data.tokenizer import SpecialIds, Tokenizer
+from foundation.task.load import Labels
+
+# So many batches are sorted by length together: enough to make neighbours alike, few enough to keep batches random.
+_POOL_BATCHES = 50
+
+
+@dataclass(frozen=True, slots=True)
+class TokenRows:
+    """Rows of one or two segments, without special tokens, that fit the model. n_cut: how many had to be shortened."""
+
+    rows: list[Row]
+    specials: SpecialIds
+    n_cut: int
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def lengths(self) -> NDArray[np.int64]:
+        """(R,) tokens of each row, special ones included."""
+        return np.array([sum(len(segment) + 1 for segment in row) + 1 for row in self.rows], dtype=np.int64)
+
+    def batch(self, numbers: NDArray[np.int64], labels: Labels | None, first_row: int = 0) -> Batch:
+        """These rows, in this order; labels are of all rows."""
+        chosen = [self.rows[number] for number in numbers]
+        return assemble(chosen, self.specials, None if labels is None else labels[numbers], first_row)
+
+
+def tokenize(text: list[str], text_pair: list[str] | None, tokenizer: Tokenizer, max_seq_len: int) -> TokenRows:
+    """Encode texts or pairs; a row has at most max_seq_len tokens, and of a pair the longer segment gives way first."""
+    segments = [tokenizer.encode_batch(text)]
+    if text_pair is not None:
+        segments.append(tokenizer.encode_batch(text_pair))
+    room = max_seq_len - len(segments) - 1
+    if room < len(segments):
+        raise UserError(f"the model takes {max_seq_len} tokens, special ones included: too few for this task's texts")
+    rows: list[Row] = []
+    n_cut = 0
+    for row in zip(*segments, strict=True):
+        kept = fit([len(segment) for segment in row], room)
+        n_cut += kept != [len(segment) for segment in row]
+        rows.append(tuple(segment[:n] for segment, n in zip(row, kept, strict=True)))
+    return TokenRows(rows, tokenizer.specials, n_cut)
+
+
+def fit(lengths: list[int], room: int) -> list[int]:
+    """Lengths of one or two segments after cutting the longer first until they fit; of equals the second gives way."""
+    if sum(lengths) <= room:
+        return lengths
+    if len(lengths) == 1:
+        return [room]
+    shorter = min(lengths)
+    if shorter <= room // 2:
+        return [shorter, room - shorter] if lengths[0] == shorter else [room - shorter, shorter]
+    return [room - room // 2, room // 2]
+
+
+def by_length(lengths: NDArray[np.int64], batch_rows: int) -> Iterator[NDArray[np.int64]]:
+    """Row numbers in batches of neighbours in length, for reading only: each row once."""
+    order = np.argsort(lengths, kind="stable")
+    for first in range(0, len(order), batch_rows):
+        yield order[first : first + batch_rows]
+
+
+class TaskBatches:
+    """Training rows by step, in a fresh order every epoch; `at` is pure: any step may be asked for at any time.
+
+    Every row is in exactly one batch of an epoch. Batches are as few as batch_rows allows and as equal as can be:
+    no row weighs more for standing in a small rest.
+
+    Args:
+        labels: (R,) one a row. batch_rows: most rows in an optimizer step, over all ranks. seed: of the order.
+    """
+
+    def __init__(self, tokens: TokenRows, labels: Labels, *, batch_rows: int, seed: int) -> None:
+        if not len(tokens):
+            raise UserError("there are no training rows: give the task more data")
+        self.tokens, self.labels, self.seed = tokens, labels, seed
+        self.steps_per_epoch = -(-len(tokens) // batch_rows)
+        self._lengths = tokens.lengths()
+        self._cuts = np.arange(self.steps_per_epoch + 1) * len(tokens) // self.steps_per_epoch
+        # Kept only to save work: the plan is a function of seed and epoch. One attribute, since a thread asks too.
+        self._plan: tuple[int, list[NDArray[np.int64]]] = (-1, [])
+
+    def __len__(self) -> int:
+        """Rows in an epoch."""
+        return len(self.tokens)
+
+    def at(self, step: int, rank: int = 0, world: int = 1) -> Batch:
+        """This rank's rows of a step."""
+        numbers = self.rows_at(step)
+        if len(numbers) < world:
+            raise UserError(f"a batch of {len(numbers)} rows cannot be shared by {world} processes: raise batch_rows")
+        mine = rows_of_rank(len(numbers), rank, world)
+        return self.tokens.batch(numbers[mine.start : mine.stop], self.labels, mine.start)
+
+    def rows_at(self, step: int) -> NDArray[np.int64]:
+        """Row numbers of a step, over all ranks."""
+        epoch, place = divmod(step, self.steps_per_epoch)
+        planned, batches = self._plan
+        if epoch != planned:
+            batches = self._batches_of(epoch)
+            self._plan = (epoch, batches)
+        return batches[place]
+
+    def _batches_of(self, epoch: int) -> list[NDArray[np.int64]]:
+        """Shuffle the rows, sort pools of them by length, cut into batches, shuffle the batches."""
+        generator = rng(self.seed, "order", epoch)
+        order = generator.permutation(len(self))
+        for first in range(0, self.steps_per_epoch, _POOL_BATCHES):
+            last = min(first + _POOL_BATCHES, self.steps_per_epoch)
+            pool = order[self._cuts[first] : self._cuts[last]]
+            order[self._cuts[first] : self._cuts[last]] = pool[np.argsort(self._lengths[pool], kind="stable")]
+        batches = np.split(order, self._cuts[1:-1])
+        return [batches[number] for number in generator.permutation(len(batches))]

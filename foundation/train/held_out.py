@@ -1,0 +1,72 @@
+"""Held-out scores of a pretraining objective: fixed rows, fixed masks at a fixed rate, whatever training does."""
+
+from collections.abc import Iterator
+
+import torch
+from scipy.stats import binomtest
+
+from foundation.core.distributed import rank, sum_over_ranks, world_size
+from foundation.core.randomness import RowRng
+from foundation.data.batches import PretrainingBatches
+from foundation.data.corpus import TokenTable
+from foundation.objective.base import Example
+from foundation.objective.config import MaskingConfig
+from foundation.objective.next_sentence import pairs_for
+from foundation.objective.pretraining import PretrainingObjective, Scores
+from foundation.train.loop import TrainState
+
+# Of no relation to any run's seed: two runs are always measured on the same rows and masks.
+EVAL_SEED = 20_190_524
+_ROWS_AT_ONCE = 32
+
+
+class HeldOut:
+    """The examination: the first `rows` held-out rows in a fixed order, masked once and for all at BERT's 15 %."""
+
+    def __init__(self, objective: PretrainingObjective, table: TokenTable, *, seq_len: int, rows: int) -> None:
+        specials = objective.masking.specials
+        pairs = pairs_for(objective.cfg.sentence_task)
+        self.batches = PretrainingBatches(
+            table, specials, rows_per_step=1, seq_len=seq_len, pairs=pairs, short_share=0.0, seed=EVAL_SEED
+        )
+        rows = min(rows, len(self.batches))
+        self.batches.rows_per_step = min(rows, _ROWS_AT_ONCE)
+        self.masking = objective.masking_like(MaskingConfig())
+        self.n_batches = max(1, rows // self.batches.rows_per_step)
+
+    def examples(self) -> Iterator[Example]:
+        """This rank's share of the examination."""
+        for number in range(rank(), self.n_batches, world_size()):
+            yield self.masking(self.batches.at(number), RowRng(EVAL_SEED, "mask", number), 0.0)
+
+    def metrics(self, state: TrainState) -> dict[str, float]:
+        """eval/* of the current weights: losses in nats a target, accuracies, and the 95 % Wilson interval of the pairs'."""
+        objective = state.objective
+        assert isinstance(objective, PretrainingObjective)
+        objective.eval()
+        scores = Scores()
+        for example in self.examples():
+            with state.autocast():
+                scores += objective.score(example.to(state.device))
+        scores = _sum_scores_over_ranks(scores, state)
+        found = {
+            "eval/mlm_loss": scores.mlm_loss / max(1, scores.mlm_targets),
+            "eval/mlm_accuracy": scores.mlm_hits / max(1, scores.mlm_targets),
+        }
+        if scores.pair_targets:
+            task = objective.cfg.sentence_task.value
+            interval = binomtest(scores.pair_hits, scores.pair_targets).proportion_ci(method="wilson")
+            found |= {
+                f"eval/{task}_loss": scores.pair_loss / scores.pair_targets,
+                f"eval/{task}_accuracy": scores.pair_hits / scores.pair_targets,
+                f"eval/{task}_accuracy_low": interval.low,
+                f"eval/{task}_accuracy_high": interval.high,
+            }
+        return {name: float(value) for name, value in found.items()}
+
+
+def _sum_scores_over_ranks(scores: Scores, state: TrainState) -> Scores:
+
+    names = list(Scores.__slots__)
+    sums = sum_over_ranks(torch.tensor([float(getattr(scores, name)) for name in names], device=state.device))
+    return Scores(*(value if "loss" in name else int(value) for name, value in zip(names, sums.tolist(), strict=True)))

@@ -1,0 +1,157 @@
+"""The loop: one optimizer step, and the run of them. It knows how to step, not what is learnt."""
+
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import torch
+from torch import Tensor
+from torch.nn.parallel import DistributedDataParallel
+
+from foundation.core.distributed import rank, sum_over_ranks, world_size
+from foundation.core.randomness import RowRng, torch_seed
+from foundation.data.batches import Batch
+from foundation.objective.base import Example, Objective
+from foundation.train.config import Precision
+from foundation.train.optim import Updater
+
+# Batches made ahead of the step that needs them, by a thread; batch and mask are functions of the step, so nothing changes.
+_AHEAD = 2
+
+
+class Batches(Protocol):
+    """What the loop asks of data."""
+
+    def at(self, step: int, rank: int = 0, world: int = 1) -> Batch:
+        """This rank's rows of a step: a pure function."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class StepReport:
+    """One step. losses: mean over the step's targets of each term, (terms,), nats, over all ranks. grad_norm: before clipping.
+
+    n_tokens: of all ranks. seconds: of the whole step; wait_seconds: of these, spent waiting for data.
+    """
+
+    losses: Tensor
+    grad_norm: float
+    lr: float
+    skipped: bool
+    n_tokens: int
+    seconds: float
+    wait_seconds: float
+
+
+@dataclass(slots=True)
+class TrainState:
+    """A run in progress: what a checkpoint holds, and where it lives. module: the objective, or its distributed wrapper."""
+
+    objective: Objective
+    updater: Updater
+    device: torch.device
+    precision: Precision
+    step: int = 0
+    module: Objective | DistributedDataParallel = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.module = self.objective
+        if world_size() > 1:
+            ids = [self.device.index] if self.device.type == "cuda" else None
+            self.module = DistributedDataParallel(self.objective, device_ids=ids)
+
+    def autocast(self) -> AbstractContextManager[object]:
+        """The precision of products and activations."""
+        return autocast(self.device, self.precision)
+
+
+def autocast(device: torch.device, precision: Precision) -> AbstractContextManager[object]:
+    """A context in which products run in `precision`."""
+    return torch.autocast(device.type, torch.bfloat16) if precision is Precision.bf16 else nullcontext()
+
+
+def train_step(state: TrainState, example: Example, micro_batch_rows: int) -> tuple[Tensor, Tensor]:
+    """Gradients of one optimizer step on this rank's rows, left in the parameters; returns (losses, tokens) over all ranks.
+
+    The loss is a mean over every target in the step, on every rank. Dividing each micro-batch by its own count would weight a
+    target by how few neighbours it has.
+    """
+    totals = sum_over_ranks(state.objective.count(example))
+    losses = torch.zeros(len(totals), device=state.device)
+    parts = example.split(micro_batch_rows or len(example.lengths))
+    for number, part in enumerate(parts):
+        is_last = number == len(parts) - 1
+        with _without_sync(state.module, is_last), state.autocast():
+            shares = state.module(part, totals)  # this part's share of the means: shares add up
+            # DDP averages gradients over ranks; we want their sum.
+            (shares.sum() * world_size()).backward()
+        losses += shares.detach().float()
+    tokens = torch.tensor(float(example.n_tokens), device=state.device)
+    return sum_over_ranks(losses), sum_over_ranks(tokens)
+
+
+def _without_sync(module: Objective | DistributedDataParallel, is_last: bool) -> AbstractContextManager[object]:
+    """Gradients travel between ranks once a step, with the last part."""
+    return module.no_sync() if isinstance(module, DistributedDataParallel) and not is_last else nullcontext()
+
+
+def train(
+    state: TrainState,
+    batches: Batches,
+    *,
+    seed: int,
+    micro_batch_rows: int,
+    on_event: Callable[[TrainState, StepReport], bool],
+) -> None:
+    """Step from state.step to the end of the run; on_event logs, evaluates and saves, and says whether to go on."""
+    total_steps = state.updater.total_steps
+    state.objective.train()
+    with _Ahead(state, batches, seed, total_steps) as examples:
+        for step in range(state.step, total_steps):
+            start = time.perf_counter()
+            example = next(examples).to(state.device)
+            wait_seconds = time.perf_counter() - start
+            torch.manual_seed(torch_seed(seed, "dropout", step, rank()))
+            losses, tokens = train_step(state, example, micro_batch_rows)
+            update = state.updater.update(step, losses.sum())
+            state.step = step + 1
+            seconds = time.perf_counter() - start
+            report = StepReport(
+                losses, update.grad_norm, update.lr, update.skipped, int(tokens.item()), seconds, wait_seconds
+            )
+            if not on_event(state, report):
+                return
+            state.objective.train()
+
+
+class _Ahead(AbstractContextManager[Iterator[Example]]):
+    """Corrupted rows of the coming steps, made by a thread while the current step computes."""
+
+    def __init__(self, state: TrainState, batches: Batches, seed: int, total_steps: int) -> None:
+        self.objective, self.batches, self.seed = state.objective, batches, seed
+        self.first, self.total_steps = state.step, total_steps
+        self.pool = ThreadPoolExecutor(1, thread_name_prefix="batches")
+
+    def make(self, step: int) -> Example:
+        batch = self.batches.at(step, rank(), world_size())
+        # Keyed by step and row, not by rank.
+        return self.objective.corrupt(batch, RowRng(self.seed, "mask", step), step / self.total_steps)
+
+    def __enter__(self) -> Iterator[Example]:
+        return self._examples()
+
+    def _examples(self) -> Iterator[Example]:
+        waiting: list[Future[Example]] = []
+        for step in range(self.first, self.total_steps + _AHEAD):
+            if step < self.total_steps:
+                waiting.append(self.pool.submit(self.make, step))
+            if step >= self.first + _AHEAD and waiting:
+                yield waiting.pop(0).result()
+        while waiting:
+            yield waiting.pop(0).result()
+
+    def __exit__(self, *_: object) -> None:
+        self.pool.shutdown(cancel_futures=True)

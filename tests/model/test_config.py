@@ -1,0 +1,45 @@
+"""Shapes that cannot work are refused in words."""
+
+import pytest
+
+from foundation.core.errors import UserError
+from foundation.model.encoder import Encoder, parameter_count
+from foundation.model.flops import flops_per_token
+from tests.builders import bert_config, modern_config
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"heads": 5}, r"model.heads=5 does not divide model.width=32: choose one of \[1, 2, 4, 8, 16\]"),
+        ({"heads": 32}, "model.width/model.heads=1 must be even"),
+        ({"layers": 0}, "model.layers=0 must be at least 1"),
+        ({"dropout": 1.5}, r"model.dropout=1.5 must be in \[0, 1\)"),
+        ({"local_window": 7}, "model.local_window=7 must be even"),
+    ],
+)
+def test_impossible_shape_is_refused(changes: dict[str, object], words: str) -> None:
+    with pytest.raises(UserError, match=words):
+        Encoder(modern_config(**changes))
+
+
+def test_all_problems_are_told_at_once() -> None:
+    with pytest.raises(UserError, match=r"(?s)heads=5.*dropout=2"):
+        Encoder(modern_config(heads=5, dropout=2))
+
+
+def test_bert_base_has_googles_number_of_parameters() -> None:
+    """109,482,240 with the pooler (Google's README says 110M); the pooler is part of our sentence head."""
+    import torch
+
+    with torch.device("meta"):
+        encoder = Encoder(
+            bert_config(width=768, layers=12, heads=12, ffn_width=3072, vocab_size=30522, max_seq_len=512)
+        )
+    assert parameter_count(encoder) == 109_482_240 - (768 * 768 + 768)
+
+
+def test_flops_grow_with_every_part() -> None:
+    """4 layers × (4·32² + 3·32·48 + 2·40·32) + head, times 6."""
+    layer = 4 * 32**2 + 3 * 32 * 48 + 2 * 40 * 32
+    assert flops_per_token(modern_config(), 40, 0.15) == pytest.approx(6 * (4 * layer + 0.15 * (32**2 + 32 * 101)))
