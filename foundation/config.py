@@ -180,10 +180,16 @@ def refuse_unknown_overrides(words: Iterable[str], schema: type) -> None:
 
 
 def _unknown_setting(key: str, schema: type) -> str:
-    known = list(known_settings(schema))
-    near = difflib.get_close_matches(key, known, n=1, cutoff=0.0)
-    by_leaf = [name for name in known if name.split(".")[-1] == key.split(".")[-1]]
-    return f"unknown setting {key}; the nearest known one is {(by_leaf or near)[0]}"
+    """The sentence for a key that nobody knows. Its last part counts, and whether its room is right."""
+
+    def likeness(name: str) -> float:
+        (room, _, leaf), (other_room, _, other_leaf) = key.rpartition("."), name.rpartition(".")
+        same_room = 0.5 if room and room == other_room else 0.0
+        return same_room + difflib.SequenceMatcher(None, leaf, other_leaf).ratio()
+
+    names = list(known_settings(schema))
+    leaves = [name for name in names if not any(other.startswith(f"{name}.") for other in names)]
+    return f"unknown setting {key}; the nearest known one is {max(leaves, key=likeness)}"
 
 
 def known_settings(schema: type, prefix: str = "") -> Iterator[str]:

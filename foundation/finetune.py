@@ -9,10 +9,9 @@ from foundation.task.config import FinetuneConfig
 def _body(cfg: FinetuneConfig, settings: dict[str, Any]) -> None:
     cfg.check()
     # Here, not at the top: --help and a mistyped setting should not wait for torch.
-    from foundation.task.protocol import finetune, say
-    from foundation.task.table import study_table
+    from foundation.task.protocol import finetune
 
-    say(study_table(finetune(cfg, settings)))
+    finetune(cfg, settings)
 
 
 def main() -> None:

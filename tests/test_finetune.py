@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from hydra import compose, initialize_config_dir
 from safetensors.torch import load_file, save_file
 
@@ -19,9 +20,9 @@ from foundation.task.config import FinetuneConfig, Keep, Metric, Pooling, TaskKi
 from foundation.task.finetuned import check_reload, load_finetuned
 from foundation.task.load import load_task
 from foundation.task.predictions import read_predictions
-from foundation.task.protocol import StudyResult, choose_rows, finetune, summarize
+from foundation.task.protocol import choose_rows, finetune
+from foundation.task.results import StudyResult, study_table, summarize
 from foundation.task.start import find_start
-from foundation.task.table import study_table
 from foundation.train.config import Precision
 from tests.task import toy
 
@@ -189,18 +190,31 @@ def test_runs_no_better_than_a_constant_are_counted(tmp_path: Path) -> None:
     assert "!" in study_table(study)
 
 
-def test_keep_best_picks_the_epoch_without_the_reported_split(tmp_path: Path) -> None:
+def test_keep_best_puts_back_the_epoch_that_its_own_rows_prefer(tmp_path: Path) -> None:
+    """The rows that pick the epoch contradict the others: the more is learnt, the worse they are answered."""
     toy.lay_foundation(tmp_path)
-    cfg = toy.settings(
-        tmp_path, toy.lay_task(tmp_path / "data"), seeds=1, epochs=3, keep=Keep.best, selection_share=0.2
-    )
-    study = run(cfg)
-    seed = study.arms[0].summary["seeds"][0]
-    lines = (study.arms[0].folder / "seed-0/metrics.jsonl").read_text().splitlines()
-    tried = [row["eval/selection_accuracy"] for row in map(json.loads, lines) if "eval/selection_accuracy" in row]
-    assert len(tried) == 3
-    assert seed["epoch_kept"] == 1 + int(np.argmax(tried))
-    assert study.arms[0].summary["rows"] == {"train": 192, "dev": 60}
+    task = toy.lay_task(tmp_path / "data")
+    cfg = toy.settings(tmp_path, task, seeds=1, keep=Keep.best, selection_share=0.2)
+    _, chosen = choose_rows(cfg, load_task(task, tmp_path).train)
+    assert chosen is not None
+    path = tmp_path / "data/train.csv"
+    header, *lines = path.read_text().splitlines()
+    for number in (int(name.removeprefix("train-")) for name in chosen.ids):
+        text, label = lines[number].split(",")
+        lines[number] = f"{text},{'bad' if label == 'good' else 'good'}"
+    path.write_text("\n".join([header, *lines]))
+    arm = run(cfg).arms[0]
+    logged = (arm.folder / "seed-0/metrics.jsonl").read_text().splitlines()
+    tried = [row["eval/selection_accuracy"] for row in map(json.loads, logged) if "eval/selection_accuracy" in row]
+    assert len(tried) == cfg.epochs
+    assert tried[0] == max(tried) > tried[-1]
+    assert arm.summary["seeds"][0]["epoch_kept"] == 1
+    assert arm.summary["rows"] == {"train": 192, "dev": 60}
+    model = load_finetuned(arm.folder / "seed-0/final", torch.device("cpu"), batch_rows=8, precision=Precision.fp32)
+    _, selection = choose_rows(cfg, load_task(task, tmp_path).train)
+    assert selection is not None
+    predicted = model.answer(model.tokenize(selection.text, None)).predicted
+    assert (predicted == selection.labels).mean() == tried[0]
 
 
 def test_chosen_rows_are_nested_and_disjoint(tmp_path: Path) -> None:
@@ -246,8 +260,6 @@ def test_pairs_are_told_apart_by_their_segments(tmp_path: Path) -> None:
 
 
 def test_what_cannot_be_read_back_is_noticed(runs: Path) -> None:
-    import torch
-
     folder = runs / "small/finetune/toy/full/seed-0/final"
     model = load_finetuned(folder, torch.device("cpu"), batch_rows=8, precision=Precision.fp32)
     assert check_reload(model, folder, ["a good film", "a bad plot"], None) == 0

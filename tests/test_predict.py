@@ -8,7 +8,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hydra import compose, initialize_config_dir
 
+from foundation.config import conf_folder, register, to_dataclass
 from foundation.core.errors import UserError
 from foundation.core.plain import to_plain
 from foundation.task.answer import find_model, predict
@@ -104,7 +106,7 @@ def test_a_folder_a_seed_or_a_final_can_be_named(runs: Path, tmp_path: Path) -> 
     assert find_model(folder) == folder / "seed-0" / "final"
     assert find_model(folder / "seed-1") == folder / "seed-1" / "final"
     assert find_model(folder / "seed-1" / "final") == folder / "seed-1" / "final"
-    with pytest.raises(UserError, match="there is no fine-tuned model in .*: make one with"):
+    with pytest.raises(UserError, match=r"there is no fine-tuned model in .*: make one with"):
         find_model(tmp_path)
 
 
@@ -135,6 +137,14 @@ def test_what_cannot_be_answered_is_said(
 def test_a_foundation_without_a_task_cannot_answer(runs: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"is a foundation without a task: fine-tune it first with"):
         ask(runs.parent / "final", tmp_path, "a.txt", "x\n")
+
+
+def test_the_shipped_settings_compose() -> None:
+    register(PredictConfig, "predict")
+    with initialize_config_dir(str(conf_folder().resolve()), version_base="1.3"):
+        cfg = to_dataclass(compose("predict", ["run=a", "input=-"]), PredictConfig)
+    cfg.check()
+    assert (cfg.run, cfg.output, cfg.format) == ("a", "-", None)
 
 
 def test_settings_that_cannot_work_are_refused() -> None:

@@ -15,7 +15,9 @@ _DRAWS_PER_COUNT = 4
 
 def _entropy(seed: int, purpose: str, counters: tuple[int, ...]) -> list[int]:
     # crc32, not hash(): hash() of a string differs from process to process.
-    return [seed, zlib.crc32(purpose.encode()), *counters]
+    # SeedSequence takes trailing zeros for nothing, and numbers above 2^32 in pieces: lengths keep all of them apart.
+    words = [value >> shift & 0xFFFFFFFF for value in (seed, *counters) for shift in (0, 32)]
+    return [zlib.crc32(purpose.encode()), len(counters), *words, 1]
 
 
 def rng(seed: int, purpose: str, *counters: int) -> np.random.Generator:

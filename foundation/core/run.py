@@ -104,12 +104,6 @@ class Run:
         self.record[key] = content
         self.update()
 
-    def note(self, key: str, value: Any) -> None:
-        """Put `value` under `key` of run.json, atomically; every rank sees it from then on."""
-        self.record[key] = value
-        if self._lock is not None:
-            write_json(self.path / RUN_FILE, self.record)
-
     def close(self, ended: str = "finished") -> None:
         """Note how this session ended and let go of the folder. A second call does nothing."""
         if self._lock is None:

@@ -90,12 +90,12 @@ class Corpus:
 
 def _read_manifest(folder: Path) -> dict[str, Any]:
     manifest = read_json(folder / MANIFEST)
-    if not isinstance(manifest, dict) or (missing := _ALWAYS_IN_MANIFEST - manifest.keys()):
-        raise _damaged(
-            folder, f"its {MANIFEST} lacks {', '.join(sorted(missing)) if isinstance(manifest, dict) else 'all'}"
-        )
+    if not isinstance(manifest, dict):
+        raise _damaged(folder, f"its {MANIFEST} is not a JSON object")
+    if missing := _ALWAYS_IN_MANIFEST - manifest.keys():
+        raise _damaged(folder, f"its {MANIFEST} lacks {', '.join(sorted(missing))}")
     if manifest["format_version"] != FORMAT_VERSION:
-        raise _damaged(folder, f"format {manifest['format_version']}, while this version reads {FORMAT_VERSION}")
+        raise _damaged(folder, f"it has format {manifest['format_version']}, while this version reads {FORMAT_VERSION}")
     return manifest
 
 

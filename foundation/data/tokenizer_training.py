@@ -109,6 +109,5 @@ def _alphabet(texts: Iterable[str], blank: tokenizers.Tokenizer, limit: int) -> 
             counts[normal] += count
         if len(pieces) == 1:
             inner.update(pieces[0][1:-1])
-    # Ties by code point: the order of a Counter is that of the texts.
-    chosen = sorted(sorted(counts), key=lambda character: -counts[character])[:limit]
+    chosen = [character for character, _ in counts.most_common(limit)]
     return sorted(chosen), sorted(inner & set(chosen))

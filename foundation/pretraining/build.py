@@ -91,6 +91,8 @@ def plan_steps(
     interval = cfg.trainer.eval_every_steps
     per_step = step_seconds + (eval_seconds / interval if interval else 0.0)
     steps = int((budget_seconds(duration.budget) - spent_seconds - eval_seconds) / per_step)
+    # Clocks differ between ranks; the number of steps must not: rank 0's counts.
+    steps = int(distributed.sum_over_ranks(torch.tensor(steps if distributed.is_main() else 0, device=device)))
     if steps < 1:
         raise UserError(
             f"budget={duration.budget} leaves no time for a step: {spent_seconds:.0f} s went into preparation and a step takes "

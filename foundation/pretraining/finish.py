@@ -22,7 +22,7 @@ def finish(session: "Session") -> None:
         card = model_card(run.record, session.corpus.manifest, info)
         info["fingerprint"] = save_foundation(final, session.objective.state_dict(), cfg.model, tokenizer, info, card)
         run.update(fingerprints={"foundation": info["fingerprint"]})
-        run.note("result", {key: info[key] for key in ("steps", "tokens", "training_seconds", "flops", "held_out")})
+        run.set_result({key: info[key] for key in ("steps", "tokens", "training_seconds", "flops", "held_out")})
         plot_curves(run.path / "metrics.jsonl", run.path / "plots", unigram_nats=session.unigram_nats)
         session.wandb.log_model(final, f"foundation-{session.foundation_id}", "foundation", info)
         session.wandb.log_model(final / "tokenizer.json", f"tokenizer-{tokenizer.fingerprint}", "tokenizer", {})

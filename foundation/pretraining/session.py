@@ -66,7 +66,7 @@ class Session:
         self.batches = make_batches(cfg, self.corpus)
         if "plan" not in run.record:
             spent_seconds = time.perf_counter() - self.started
-            run.note("plan", plan_steps(cfg, self.corpus, self.batches, device, spent_seconds))
+            run.set_plan(plan_steps(cfg, self.corpus, self.batches, device, spent_seconds))
         self.total_steps = int(run.record["plan"]["total_steps"])
         self.objective = make_objective(cfg, self.corpus)
         self.state = make_state(cfg, self.objective, device, self.total_steps)
@@ -205,6 +205,7 @@ class Session:
             )
 
     def _say_how_to_go_on(self) -> None:
+        self.run.close("stopped when asked to")
         words = [word for word in sys.argv[1:] if not word.startswith("resume=")]
         self.logger.say(
             f"stopped after step {self.state.step} of {self.total_steps}, and saved; go on with:\n"

@@ -9,7 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from foundation.core.device import StopRequest
 from foundation.core.distributed import is_main, main_first
+from foundation.core.errors import UserError
 from foundation.core.files import write_json
 from foundation.core.logger import Logger
 from foundation.core.plain import to_plain
@@ -68,8 +70,9 @@ class Arm:
 class _Watch:
     """After every step: numbers go to the log, and with keep=best the weights of the best epoch so far are kept."""
 
-    def __init__(self, arm: Arm, tuned: FineTuned, logger: Logger, steps_per_epoch: int) -> None:
-        self.arm, self.tuned, self.logger, self.steps_per_epoch = arm, tuned, logger, steps_per_epoch
+    def __init__(self, arm: Arm, tuned: FineTuned, logger: Logger, steps_per_epoch: int, stop: StopRequest) -> None:
+        self.arm, self.tuned, self.logger, self.stop = arm, tuned, logger, stop
+        self.steps_per_epoch = steps_per_epoch
         self.tokens, self.seconds = 0, 0.0
         self.best: dict[str, Tensor] | None = None
         self.best_value, self.best_epoch = -torch.inf, arm.cfg.epochs
@@ -87,7 +90,7 @@ class _Watch:
             self.tokens, self.seconds = 0, 0.0
         if self.arm.selection is not None and step % self.steps_per_epoch == 0:
             self._try_epoch(step)
-        return True
+        return not self.stop.is_set()
 
     def _try_epoch(self, step: int) -> None:
         assert self.arm.selection is not None
@@ -126,10 +129,13 @@ def run_cell(arm: Arm, seed: int, folder: Path, run_id: str) -> None:
         run_id=f"{run_id}-seed-{seed}",
     )
     logger = Logger(folder, cfg.logger, total_steps=total_steps, start_step=0, wandb_run=wandb_log, description=name)
-    watch = _Watch(arm, tuned, logger, batches.steps_per_epoch)
     try:
-        state = TrainState(objective, updater, arm.device, cfg.trainer.precision)
-        train(state, batches, seed=seed, micro_batch_rows=cfg.trainer.micro_batch_rows, on_event=watch)
+        with StopRequest() as stop:
+            watch = _Watch(arm, tuned, logger, batches.steps_per_epoch, stop)
+            state = TrainState(objective, updater, arm.device, cfg.trainer.precision)
+            train(state, batches, seed=seed, micro_batch_rows=cfg.trainer.micro_batch_rows, on_event=watch)
+        if state.step < total_steps:
+            raise UserError(f"stopped in {name}: seeds that are done are kept, and the same command goes on from there")
         watch.put_back_best()
         done = {"seed": seed, "steps": total_steps, "epoch_kept": watch.best_epoch, "foundation": beginning.foundation}
         with main_first():

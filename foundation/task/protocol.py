@@ -2,7 +2,6 @@
 
 import sys
 import time
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +22,8 @@ from foundation.task.finetuned import Answering
 from foundation.task.interval import Interval, difference_interval
 from foundation.task.load import Examples, TaskData, load_task
 from foundation.task.metrics import baseline
-from foundation.task.predictions import Predictions, read_predictions, write_predictions
+from foundation.task.predictions import read_predictions, write_predictions
+from foundation.task.results import ArmResult, StudyResult, study_table, summarize
 from foundation.task.start import Start, find_start
 
 # Where and how fast, or which cells; not what a cell gives. `start`, `data` hold the fingerprints of what is used.
@@ -34,26 +34,8 @@ SPEED_ONLY = frozenset(
 _CHOICE_SEED = 0
 
 
-@dataclass(frozen=True, slots=True)
-class ArmResult:
-    """An arm's scores.json as it stands, and its predictions, a run a seed."""
-
-    name: str
-    folder: Path
-    summary: dict[str, Any]
-    predictions: list[Predictions]
-
-
-@dataclass(frozen=True, slots=True)
-class StudyResult:
-    """All arms, and how the first differs from the second where there are two."""
-
-    arms: list[ArmResult]
-    difference: Interval | None
-
-
 def finetune(cfg: FinetuneConfig, settings: dict[str, Any]) -> StudyResult:
-    """Run every cell that is not there yet, and put all of them together."""
+    """Run every cell that is not there yet, put all of them together, and print what they say."""
     keep_freed_memory()
     device = choose_device(cfg.trainer.device)
     distributed.setup(device.type)
@@ -66,7 +48,9 @@ def finetune(cfg: FinetuneConfig, settings: dict[str, Any]) -> StudyResult:
         say(*data.notes)
         arms = [prepare_arm(cfg, settings, start, data, device) for start in starts]
         results = [run_arm(arm, data) for arm in arms]
-        return StudyResult(results, _compare(arms, results) if len(arms) == 2 else None)
+        study = StudyResult(results, _compare(arms, results) if len(arms) == 2 else None)
+        say(study_table(study))
+        return study
     finally:
         distributed.shutdown()
 
@@ -184,16 +168,6 @@ def _collect(arm: Arm, data: TaskData, run: Run) -> None:
     write_json(folder / SCORES_FILE, content)
     runs = [predictions for path in cells for predictions in read_predictions(path.parent / PREDICTIONS_FILE)]
     write_predictions(folder / PREDICTIONS_FILE, runs)
-
-
-def summarize(values: list[float]) -> dict[str, float | None]:
-    """Mean, median, maximum, and the standard deviation over seeds (n − 1 below), which one seed does not have."""
-    return {
-        "mean": float(np.mean(values)),
-        "std": float(np.std(values, ddof=1)) if len(values) > 1 else None,
-        "median": float(np.median(values)),
-        "max": max(values),
-    }
 
 
 def _compare(arms: list[Arm], results: list[ArmResult]) -> Interval:

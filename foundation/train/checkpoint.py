@@ -59,9 +59,8 @@ def load_into(module: nn.Module, tensors: dict[str, Tensor], source: str) -> Key
         )
     for name, tensor in own.items():
         if tensor.shape != tensors[name].shape:
-            raise UserError(
-                f"{source} is of another model: {name} has shape {tuple(tensors[name].shape)} there and {tuple(tensor.shape)} here"
-            )
+            shapes = f"has shape {tuple(tensors[name].shape)} there and {tuple(tensor.shape)} here"
+            raise UserError(f"{source} is of another model: {name} {shapes}")
     module.load_state_dict({name: tensors[name] for name in own})
     return report
 

@@ -13,7 +13,10 @@ TWO_RANKS = """
 import json, sys, time, torch
 from pathlib import Path
 from foundation.core import distributed as d
+from foundation.core.config import LoggerConfig
 from foundation.core.errors import UserError
+from foundation.core.logger import Logger
+from foundation.core.run import open_run
 d.setup("cpu")
 folder = Path(sys.argv[1])
 mine = torch.tensor([1.0, 10.0]) * (d.rank() + 1)
@@ -31,10 +34,18 @@ try:
         went_on = True
 except (OSError, UserError) as error:
     failure = str(error)
+with open_run(folder / "run", {"a": 1}, resume=False, speed_only=frozenset(), command=["x"]) as run:
+    with d.main_first():  # one after the other, so that a second writer would show
+        logger = Logger(run.path, LoggerConfig(), total_steps=1, start_step=0, wandb_run=None, description="x")
+        logger.log(1, {"train/loss": 0.5 + d.rank()})
+        logger.say(f"rank {d.rank()}")
+        logger.close()
+    run.update(ledger={"seconds": 1 + d.rank()})
+    run_id = run.id
 d.barrier()
 report = dict(
     rank=d.rank(), world=d.world_size(), main=d.is_main(), mine=mine.tolist(), total=total.tolist(), seen=seen,
-    any=[d.any_over_ranks(d.rank() == 1), d.any_over_ranks(False)], failure=failure, went_on=went_on,
+    any=[d.any_over_ranks(d.rank() == 1), d.any_over_ranks(False)], failure=failure, went_on=went_on, run_id=run_id,
 )
 (folder / f"report{d.rank()}.json").write_text(json.dumps(report))
 d.shutdown()
@@ -61,7 +72,7 @@ def reports(tmp_path_factory):
     ]
     errors = [process.communicate(timeout=60)[1] for process in processes]
     assert [process.returncode for process in processes] == [0, 0], errors
-    return [json.loads((folder / f"report{rank}.json").read_text()) for rank in range(2)]
+    return [{"folder": folder, **json.loads((folder / f"report{rank}.json").read_text())} for rank in range(2)]
 
 
 def test_two_processes_know_their_places(reports):
@@ -85,6 +96,14 @@ def test_when_the_first_rank_fails_the_others_stop_and_say_so(reports):
     assert reports[0]["failure"] == "disk full"
     assert reports[1]["failure"].startswith("rank 1 stops because rank 0 failed")
     assert not any(report["went_on"] for report in reports)
+
+
+def test_only_the_first_rank_writes_the_run(reports):
+    folder = reports[0]["folder"]
+    record = json.loads((folder / "run" / "run.json").read_text())
+    assert reports[0]["run_id"] == reports[1]["run_id"] == record["id"]
+    assert [session["ledger"] for session in record["sessions"]] == [{"seconds": 1}]
+    assert (folder / "run" / "metrics.jsonl").read_text() == '{"step": 1, "train/loss": 0.5}\n'
 
 
 def test_one_process_needs_no_group(monkeypatch):

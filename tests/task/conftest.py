@@ -1,0 +1,14 @@
+"""One thread: on busy cores, threads that wait for each other make a step of a toy model a hundred times slower."""
+
+from collections.abc import Iterator
+
+import pytest
+import torch
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)

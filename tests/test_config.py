@@ -1,0 +1,120 @@
+"""Every recipe composes, every mistake is answered with what to do."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from hydra import compose, initialize_config_dir
+
+from foundation.config import PretrainConfig, conf_folder, refuse_unknown_overrides, register, to_dataclass
+from foundation.core.errors import UserError
+
+RECIPES = sorted(path.stem for path in (conf_folder() / "exp").glob("*.yaml"))
+
+
+def composed(*overrides: str) -> PretrainConfig:
+    register(PretrainConfig, "pretrain")
+    with initialize_config_dir(str(conf_folder().resolve()), version_base="1.3"):
+        return to_dataclass(compose("pretrain", list(overrides)), PretrainConfig)
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_every_recipe_composes_and_fits_together(recipe: str) -> None:
+    cfg = composed(f"+exp={recipe}")
+    cfg.check()
+    assert cfg.name == recipe
+
+
+GROUPS = ["data", "tokenizer", "model", "objective", "optim", "schedule", "trainer"]
+
+
+@pytest.mark.parametrize(
+    ("group", "choice"),
+    [(group, path.stem) for group in GROUPS for path in sorted((conf_folder() / group).glob("*.yaml"))],
+)
+def test_every_choice_composes(group: str, choice: str) -> None:
+    if (group, choice) in (("model", "bert"), ("model", "modern")):
+        with pytest.raises(UserError, match=r"need a value: model\.ffn_width"):
+            composed(f"{group}={choice}")
+        return
+    extra = {"text": ["data.files=[a.txt]"], "hub": ["data.hub=[{name: a/b}]"]}.get(choice, [])
+    composed(f"{group}={choice}", "steps=1", *extra).check()
+
+
+@pytest.mark.parametrize(
+    ("word", "nearest"),
+    [
+        ("model.widht=3", "model.width"),
+        ("+model.foo=3", "model."),
+        ("+batches.rows=3", "batches.rows_per_step"),
+        ("leraning_rate=3", ""),
+        ("optim.learning_rate=1", "optim."),
+        ("+optim.muon_lrr=1", "optim.muon_lr"),
+        ("seqlen=1", "batches.seq_len"),
+    ],
+)
+def test_unknown_key_is_answered_with_the_nearest(word: str, nearest: str) -> None:
+    with pytest.raises(UserError, match=f"unknown setting .*; the nearest known one is {nearest}"):
+        refuse_unknown_overrides([word], PretrainConfig)
+
+
+def test_known_keys_and_groups_pass() -> None:
+    words = [
+        "+exp=small",
+        "model=bert_tiny",
+        "model.width=64",
+        "optim.muon_lr=1",
+        "+debug=one_step",
+        "hydra.run.dir=x",
+        "~tokens",
+    ]
+    refuse_unknown_overrides(words, PretrainConfig)
+
+
+def test_plus_does_not_smuggle_a_key_past_a_recipe() -> None:
+    """Hydra accepts `+model.foo=3` with a schema in silence; the composed settings are checked too."""
+    with pytest.raises(UserError, match=r"unknown setting model\.foo"):
+        composed("+exp=smoke", "+model.foo=3")
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["steps=5", "budget=1min"], r"exactly one of steps=, tokens=, budget=.*given: steps=5 and budget=1min"),
+        ([], "given: nothing"),
+        (["budget=soon"], "budget=soon is not a duration: write it like 90s, 10min or 1.5h"),
+        (["steps=0"], "steps=0 must be positive"),
+        (["steps=5", "batches.seq_len=1000"], "batches.seq_len=1000 is beyond the model's positions"),
+        (["steps=5", "model.heads=3"], "model.heads=3 does not divide model.width=256"),
+        (["steps=5", "resume=perhaps"], "resume=perhaps must be true, false or auto"),
+        (["steps=5", "model.vocab_size=7"], "model.vocab_size=7 is not tokenizer.vocab_size=8192"),
+        (["steps=5", "objective.masking.rate=1.5"], r"objective.masking.rate=1.5 must be in \(0, 1\)"),
+        (["steps=5", "batches.rows_per_step=2"], "needs batches.rows_per_step of at least 4"),
+    ],
+)
+def test_settings_that_do_not_fit_are_refused(words: list[str], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        composed(*words).check()
+
+
+def command(*words: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "foundation.pretrain", *words],
+        capture_output=True,
+        text=True,
+        cwd=cwd or conf_folder().parent,
+    )
+
+
+def test_a_typo_on_the_command_line_is_one_sentence_and_a_failure() -> None:
+    done = command("+exp=smoke", "model.widht=3")
+    assert done.returncode == 1
+    assert done.stderr.strip() == "error: unknown setting model.widht; the nearest known one is model.width"
+
+
+def test_help_helps() -> None:
+    done = command("--help")
+    assert done.returncode == 0
+    assert "python -m foundation.pretrain +exp=small" in done.stdout
+    assert "rows_per_step" in done.stdout

@@ -1,0 +1,262 @@
+"""The command as a user runs it: from text to a foundation, killed and resumed, and every mistake that one can make."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from safetensors.torch import load_file
+
+from foundation.core.logger import read_metrics
+from foundation.train.foundation import load_foundation
+
+ROOT = Path(__file__).parent.parent
+# One thread a process: several runs of a tiny model share two cores.
+ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "WANDB_MODE": "disabled"}
+TINY = [
+    "+exp=smoke", "data.max_words=30000", "tokenizer.vocab_size=600", "model.width=32", "model.heads=2", "model.ffn_width=48",
+    "batches.seq_len=32", "steps=24", "trainer.save_every_steps=4", "trainer.eval_every_steps=8", "logger.wandb=disabled",
+    "logger.every_steps=1", "trainer.precision=fp32",
+]  # fmt: skip
+
+
+def start(folder: Path, *words: str) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "foundation.pretrain", *TINY, f"runs_dir={folder}", *words]
+    return subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=ENVIRONMENT, cwd=ROOT
+    )
+
+
+def run(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    process = start(folder, *words)
+    out, err = process.communicate(timeout=120)
+    return subprocess.CompletedProcess(process.args, process.returncode, out, err)
+
+
+def losses(path: Path) -> list[tuple[int, dict[str, float]]]:
+    """Everything in metrics.jsonl that must not depend on how the run came about."""
+    return [
+        (line["step"], {key: value for key, value in line.items() if key.split("/")[0] in ("train", "eval", "optim")})
+        for line in read_metrics(path / "metrics.jsonl")
+    ]
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with one uninterrupted run, `smoke`, and its corpus."""
+    folder = tmp_path_factory.mktemp("runs")
+    done = run(folder)
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
+def test_run_folder_holds_all_that_is_promised(runs: Path) -> None:
+    path = runs / "smoke"
+    found = {str(entry.relative_to(path)) for entry in path.rglob("*")}
+    promised = {
+        "config.yaml", "run.json", "metrics.jsonl", "checkpoints/step-00000020", "checkpoints/step-00000024", "plots",
+        "final/model.safetensors", "final/config.json", "final/tokenizer.json", "final/card.md",
+    }  # fmt: skip
+    assert promised <= found
+    assert len(list((path / "plots").glob("*.png"))) >= 3
+    record = json.loads((path / "run.json").read_text())
+    assert {"corpus", "tokenizer", "foundation"} <= record["fingerprints"].keys()
+    assert record["ledger"]["seconds"] > 0 and record["ledger"]["peak_memory_bytes"] > 1e7
+    assert record["result"]["flops"] > 0
+    assert yaml.safe_load((path / "config.yaml").read_text())["model"]["width"] == 32
+    card = (path / "final" / "card.md").read_text()
+    assert record["fingerprints"]["foundation"] in card and record["fingerprints"]["corpus"] in card
+
+
+def test_metrics_have_the_promised_names(runs: Path) -> None:
+    names = set().union(*read_metrics(runs / "smoke" / "metrics.jsonl"))
+    assert {
+        "step", "train/loss", "train/mlm_loss", "train/nsp_loss", "train/below_unigram", "eval/mlm_loss", "eval/mlm_accuracy",
+        "eval/nsp_accuracy", "optim/lr", "optim/grad_norm", "speed/tokens_per_s", "speed/wait_share",
+    } <= names  # fmt: skip
+
+
+def test_loss_goes_down(runs: Path) -> None:
+    found = [
+        line["train/mlm_loss"] for line in read_metrics(runs / "smoke" / "metrics.jsonl") if "train/mlm_loss" in line
+    ]
+    assert sum(found[-5:]) < sum(found[:5]) - 0.3
+
+
+def test_foundation_loads_and_its_hash_is_that_of_its_weights(runs: Path) -> None:
+    from foundation.model.encoder import Encoder
+    from foundation.train.checkpoint import weights_fingerprint
+
+    loaded = load_foundation(runs / "smoke" / "final")
+    encoder = Encoder(loaded.model)
+    report = loaded.load_encoder(encoder)
+    assert report.loaded == len(encoder.state_dict()) and not report.missing
+    assert report.unexpected and all(name.startswith("heads.") for name in report.unexpected)
+    shared = {name: tensor for name, tensor in loaded.tensors.items() if name.startswith("encoder.")}
+    assert weights_fingerprint(shared) == loaded.fingerprint
+
+
+def test_a_run_folder_is_never_overwritten(runs: Path) -> None:
+    before = (runs / "smoke" / "run.json").read_bytes()
+    done = run(runs)
+    assert done.returncode == 1
+    assert "choose another name=" in done.stderr and len(done.stderr.strip().splitlines()) == 1
+    assert (runs / "smoke" / "run.json").read_bytes() == before
+
+
+def test_resuming_a_finished_run_says_so(runs: Path) -> None:
+    done = run(runs, "resume=auto")
+    assert done.returncode == 0 and "is finished" in done.stdout
+
+
+def test_killed_at_random_moments_and_resumed_it_ends_as_if_nothing_had_been(runs: Path) -> None:
+    """SIGKILL, again and again; weights equal to the last bit, and the same losses in metrics.jsonl."""
+    generator = random.Random(0)
+    kills, words = 0, ["name=killed", "resume=auto"]
+    for _ in range(40):
+        process = start(runs, *words)
+        try:
+            process.wait(timeout=generator.uniform(2.5, 6.0) if kills < 4 else 120)
+        except subprocess.TimeoutExpired:
+            process.send_signal(signal.SIGKILL)
+            process.wait()
+            kills += 1
+            continue
+        assert process.returncode == 0, process.stderr.read() if process.stderr else ""
+        break
+    assert kills >= 3
+    whole, killed = (load_file(runs / name / "final" / "model.safetensors") for name in ("smoke", "killed"))
+    assert all(torch.equal(whole[name], killed[name]) for name in whole)
+    assert losses(runs / "smoke") == losses(runs / "killed")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_stop_signal_finishes_the_step_saves_and_says_how_to_go_on(runs: Path, number: signal.Signals) -> None:
+    name = f"stopped{int(number)}"
+    process = start(runs, f"name={name}", "steps=100000", "trainer.eval_every_steps=0", "trainer.save_every_steps=0")
+    metrics = runs / name / "metrics.jsonl"
+    deadline = time.monotonic() + 60
+    while not (metrics.exists() and len(metrics.read_text().splitlines()) >= 3) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    process.send_signal(number)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 0, err
+    assert "and saved; go on with:" in out and "resume=true" in out
+    assert len(list((runs / name / "checkpoints").iterdir())) == 1
+
+
+def test_resuming_with_another_micro_batch_and_number_of_processes_ends_within_rounding(runs: Path) -> None:
+    stopped = run(runs, "name=moved", "steps=24", "trainer.micro_batch_rows=3")
+    assert stopped.returncode == 0, stopped.stderr
+    # Take it back to step 20, as if it had been stopped there.
+    moved = runs / "moved"
+    for leftover in (moved / "final", moved / "checkpoints" / "step-00000024"):
+        subprocess.run(["rm", "-r", str(leftover)], check=True)
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m"]
+    words = [*TINY, f"runs_dir={runs}", "name=moved", "resume=true", "trainer.micro_batch_rows=0"]
+    done = subprocess.run(
+        [*launcher, "foundation.pretrain", *words],
+        capture_output=True,
+        text=True,
+        env=ENVIRONMENT,
+        cwd=ROOT,
+        timeout=180,
+    )
+    assert done.returncode == 0, done.stderr
+    whole, other = (load_file(runs / name / "final" / "model.safetensors") for name in ("smoke", "moved"))
+    for name, tensor in whole.items():
+        torch.testing.assert_close(other[name], tensor, rtol=1e-4, atol=1e-6, msg=name)
+
+
+def test_resuming_under_a_changed_result_setting_is_refused_with_the_difference(runs: Path) -> None:
+    done = run(runs, "name=killed2", "steps=3")
+    assert done.returncode == 0, done.stderr
+    subprocess.run(["rm", "-r", str(runs / "killed2" / "final")], check=True)
+    refused = run(runs, "name=killed2", "steps=3", "resume=true", "batches.rows_per_step=8")
+    assert refused.returncode == 1
+    assert "batches.rows_per_step: 16 → 8" in refused.stderr
+    allowed = run(runs, "name=killed2", "steps=3", "resume=true", "trainer.micro_batch_rows=4")
+    assert allowed.returncode == 0, allowed.stderr
+
+
+def test_budget_becomes_steps_once_and_is_recorded(runs: Path) -> None:
+    done = run(runs, "name=budget", "steps=null", "budget=9s", "trainer.eval_every_steps=0")
+    assert done.returncode == 0, done.stderr
+    plan = json.loads((runs / "budget" / "run.json").read_text())["plan"]
+    assert plan["total_steps"] >= 1 and plan["seconds_per_step"] > 0
+    assert read_metrics(runs / "budget" / "metrics.jsonl")[-1]["step"] == plan["total_steps"]
+
+
+def test_tokens_become_steps(runs: Path) -> None:
+    assert run(runs, "name=tokens", "steps=null", "tokens=3000", "trainer.eval_every_steps=0").returncode == 0
+    seen = json.loads((runs / "tokens" / "run.json").read_text())["result"]["tokens"]
+    assert seen == pytest.approx(3000, rel=0.25)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["data=text", "data.files=[nowhere/*.txt]"], "nowhere"),
+        (["data=text", "data.files=[{empty}]"], "empty"),
+        (["data=text", "data.files=[{latin1}]"], r"byte"),
+        (["data=text", "data.files=[{binary}]"], r"byte"),
+        (["tokenizer.vocab_size=50000"], "supports"),
+        (["batches.rows_per_step=100000"], "fewer than one batch"),
+        (["batches.seq_len=4000"], "beyond the model's positions"),
+        (["model.heads=5"], "does not divide"),
+        (["trainer.device=cuda"], "use trainer.device=cpu"),
+        (["trainer.device=tpu"], "must be auto, cpu or cuda"),
+        (["resume=true"], "resume"),
+        (["budget=1s", "steps=null"], "leaves no time for a step"),
+    ],
+)  # fmt: skip
+def test_bad_input_is_one_sentence_and_a_failure(runs: Path, tmp_path: Path, words: list[str], message: str) -> None:
+    if "trainer.device=cuda" in words and torch.cuda.is_available():
+        pytest.skip("there is a GPU here")
+    files = {"empty": b"", "latin1": "Les élèves été ".encode("latin-1") * 9, "binary": bytes(range(256)) * 9}
+    for name, content in files.items():
+        (tmp_path / f"{name}.txt").write_bytes(content)
+    filled = [
+        word.format(**{name: tmp_path / f"{name}.txt" for name in files}) if "{" in word else word for word in words
+    ]
+    done = run(runs, f"name=bad-{abs(hash(tuple(words)))}", *filled)
+    assert done.returncode == 1
+    lines = done.stderr.strip().splitlines()
+    assert lines[-1].startswith("error: ") and message in lines[-1]
+    assert "Traceback" not in done.stderr
+
+
+def test_a_damaged_checkpoint_is_refused_by_name(runs: Path) -> None:
+    assert run(runs, "name=hurt", "steps=8").returncode == 0
+    subprocess.run(["rm", "-r", str(runs / "hurt" / "final")], check=True)
+    weights = runs / "hurt" / "checkpoints" / "step-00000008" / "model.safetensors"
+    content = bytearray(weights.read_bytes())
+    content[len(content) // 2] ^= 1
+    weights.write_bytes(content)
+    done = run(runs, "name=hurt", "steps=8", "resume=true")
+    assert done.returncode == 1
+    assert "model.safetensors is damaged" in done.stderr and "remove that folder to go on from step 4" in done.stderr
+
+
+def test_offline_wandb_run_without_a_key_is_kept_and_says_how_to_send_it(runs: Path) -> None:
+    environment = {key: value for key, value in ENVIRONMENT.items() if not key.startswith("WANDB")}
+    environment["HOME"] = str(runs)
+    words = [*TINY, f"runs_dir={runs}", "name=tracked", "steps=3", "logger.wandb=auto"]
+    done = subprocess.run(
+        [sys.executable, "-m", "foundation.pretrain", *words],
+        capture_output=True,
+        text=True,
+        env=environment,
+        cwd=ROOT,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    assert (done.stdout + done.stderr).count("wandb sync") == 1
+    assert list((runs / "tracked" / "wandb").rglob("*.wandb"))

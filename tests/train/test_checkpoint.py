@@ -1,0 +1,111 @@
+"""A checkpoint is whole or absent, and a damaged one is refused by name."""
+
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from foundation.core.errors import UserError
+from foundation.train.checkpoint import Checkpoints, load_into, weights_fingerprint
+
+TENSORS = {"a": torch.arange(6.0).reshape(2, 3), "b": torch.tensor(3)}
+
+
+def saved(folder: Path, *steps: int, keep: int = 2) -> Checkpoints:
+    checkpoints = Checkpoints(folder, keep)
+    for step in steps:
+        checkpoints.save(step, TENSORS, {"0/a/momentum": TENSORS["a"] * step}, {"tokens": step * 10})
+    return checkpoints
+
+
+def test_what_is_saved_comes_back(tmp_path: Path) -> None:
+    loaded = saved(tmp_path, 5).load_last()
+    assert torch.equal(loaded.model["a"], TENSORS["a"])
+    assert torch.equal(loaded.optim["0/a/momentum"], TENSORS["a"] * 5)
+    assert (loaded.state["step"], loaded.state["tokens"]) == (5, 50)
+
+
+def test_only_the_last_ones_stay(tmp_path: Path) -> None:
+    assert saved(tmp_path, 1, 2, 3, 4, keep=2).steps() == [3, 4]
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "optim.safetensors"])
+@pytest.mark.parametrize("harm", ["flip", "cut", "remove"])
+def test_damage_is_refused_and_the_way_out_is_told(tmp_path: Path, name: str, harm: str) -> None:
+    checkpoints = saved(tmp_path, 1, 2)
+    path = checkpoints.path(2) / name
+    content = bytearray(path.read_bytes())
+    if harm == "flip":
+        content[-1] ^= 1
+        path.write_bytes(content)
+    elif harm == "cut":
+        path.write_bytes(content[:-4])
+    else:
+        path.unlink()
+    with pytest.raises(UserError, match=rf"{name} is damaged.*remove that folder to go on from step 1"):
+        checkpoints.load_last()
+
+
+def test_no_checkpoint_is_said(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="nothing to resume"):
+        Checkpoints(tmp_path / "none", 2).load_last()
+
+
+def test_weights_of_another_model_are_refused() -> None:
+    with pytest.raises(UserError, match=r"of another model: weight has shape \(3, 3\) there and \(2, 2\) here"):
+        load_into(nn.Linear(2, 2, bias=False), {"weight": torch.zeros(3, 3)}, "it")
+    with pytest.raises(UserError, match="lacks 1 of 2 weights, among them bias"):
+        load_into(nn.Linear(2, 2), {"weight": torch.zeros(2, 2)}, "it")
+
+
+def test_key_report_counts() -> None:
+    report = load_into(nn.Linear(2, 2), {"weight": torch.ones(2, 2), "bias": torch.ones(2), "x": torch.ones(1)}, "it")
+    assert (report.loaded, report.missing, report.unexpected) == (2, (), ("x",))
+
+
+def test_full_disk_leaves_the_previous_checkpoint(tmp_path: Path) -> None:
+    """RLIMIT_FSIZE makes every write beyond a size fail, as a full disk does."""
+    script = textwrap.dedent(
+        """
+        import resource, signal, sys, torch
+        from pathlib import Path
+        from foundation.core.errors import UserError
+        from foundation.train.checkpoint import Checkpoints
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        checkpoints = Checkpoints(Path(sys.argv[1]), 2)
+        checkpoints.save(1, {"a": torch.ones(10)}, {}, {})
+        resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000))
+        try:
+            checkpoints.save(2, {"a": torch.ones(100_000)}, {}, {})
+        except UserError as error:
+            print(error)
+            assert torch.equal(checkpoints.load_last().model["a"], torch.ones(10))
+            print([path.name for path in Path(sys.argv[1]).iterdir()])
+        """
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script, str(tmp_path / "c")], capture_output=True, text=True, check=True
+    )
+    assert "could not save the checkpoint of step 2" in done.stdout
+    assert "the checkpoint of step 1 is untouched: resume=true goes on from it" in done.stdout
+    assert "['step-00000001']" in done.stdout
+
+
+def test_fingerprint_sees_one_bit_a_name_and_a_shape() -> None:
+    other = TENSORS["a"].clone()
+    other.view(torch.int32)[0, 0] ^= 1
+    prints = {
+        weights_fingerprint(tensors)
+        for tensors in (
+            TENSORS,
+            {**TENSORS, "a": other},
+            {"c": TENSORS["a"], "b": TENSORS["b"]},
+            {**TENSORS, "a": TENSORS["a"].reshape(3, 2)},
+        )
+    }
+    assert len(prints) == 4
+    assert weights_fingerprint(dict(reversed(TENSORS.items()))) == weights_fingerprint(TENSORS)

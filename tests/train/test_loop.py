@@ -1,0 +1,176 @@
+"""The step: one mean over every target however the rows are cut or dealt out; every objective can learn."""
+
+import math
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from foundation.core.randomness import RowRng
+from foundation.data.batches import Batch, PretrainingBatches
+from foundation.model.config import ModelConfig
+from foundation.objective.config import MaskingConfig, MaskUnit, ObjectiveConfig, SentenceTask
+from foundation.objective.next_sentence import pairs_for
+from foundation.objective.pretraining import PretrainingObjective
+from foundation.train.config import AdamWConfig, Precision, ScheduleConfig, Shape
+from foundation.train.held_out import HeldOut
+from foundation.train.loop import StepReport, TrainState, train, train_step
+from foundation.train.optim import Updater
+from tests.builders import SPECIALS, bert_config, modern_config, table
+
+FLAT = ScheduleConfig(shape=Shape.stable_decay, warmup_share=0.0, decay_share=0.0)
+TASKS = list(SentenceTask)
+
+
+def objective_of(task: SentenceTask, model: ModelConfig | None = None, seed: int = 0) -> PretrainingObjective:
+    torch.manual_seed(seed)
+    cfg = ObjectiveConfig(masking=MaskingConfig(unit=MaskUnit.token), sentence_task=task)
+    return PretrainingObjective(cfg, model or modern_config(), SPECIALS, np.zeros(101, bool), seq_len=40)
+
+
+def batches_for(task: SentenceTask, rows: int = 12) -> PretrainingBatches:
+    return PretrainingBatches(
+        table(), SPECIALS, rows_per_step=rows, seq_len=40, pairs=pairs_for(task), short_share=0.3, seed=0
+    )
+
+
+def state_of(objective: PretrainingObjective, steps: int = 10, lr: float = 1e-3) -> TrainState:
+    updater = Updater(objective, AdamWConfig(lr=lr, weight_decay=0.0), FLAT, steps)
+    return TrainState(objective, updater, torch.device("cpu"), Precision.fp32)
+
+
+def gradients(task: SentenceTask, micro_batch_rows: int) -> tuple[list[float], list[torch.Tensor]]:
+    objective = objective_of(task).double()
+    example = objective.corrupt(batches_for(task).at(0), RowRng(0, "mask", 0), 0.0)
+    losses, _ = train_step(state_of(objective), example, micro_batch_rows)
+    return losses.tolist(), [p.grad for p in objective.parameters()]
+
+
+@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize("micro_batch_rows", [1, 5, 7])
+def test_gradients_are_the_same_however_the_rows_are_cut(task: SentenceTask, micro_batch_rows: int) -> None:
+    """Rows have uneven numbers of targets, so a mean of means would differ."""
+    losses, whole = gradients(task, 0)
+    cut_losses, cut = gradients(task, micro_batch_rows)
+    assert cut_losses == pytest.approx(losses, rel=1e-6)
+    for one, other in zip(whole, cut, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-10, atol=1e-12)
+
+
+def test_mean_of_means_would_be_noticed() -> None:
+    """The test above can fail: dividing each part by its own count gives other gradients."""
+    objective = objective_of(SentenceTask.none).double()
+    example = objective.corrupt(batches_for(SentenceTask.none).at(0), RowRng(0, "mask", 0), 0.0)
+    parts = example.split(5)
+    sum(objective(part, objective.count(part)).sum() / len(parts) for part in parts).backward()
+    wrong = [p.grad for p in objective.parameters()]
+    _, right = gradients(SentenceTask.none, 5)
+    assert max((a - b).abs().max() / b.abs().max() for a, b in zip(wrong, right, strict=True)) > 0.01
+
+
+@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize("model", [bert_config(), modern_config(local_window=8)])
+def test_initial_loss_is_that_of_guessing(task: SentenceTask, model: ModelConfig) -> None:
+    objective = objective_of(task, model)
+    example = objective.corrupt(batches_for(task).at(0), RowRng(0, "mask", 0), 0.0)
+    losses = objective(example, objective.count(example)).tolist()
+    assert losses[0] == pytest.approx(math.log(101), abs=0.15)
+    if task is not SentenceTask.none:
+        assert losses[1] == pytest.approx(math.log(2), abs=0.1)
+
+
+class OneBatch:
+    """The same rows, and so the same masks, at every step."""
+
+    def __init__(self, task: SentenceTask) -> None:
+        self.batch = batches_for(task, rows=4).at(0)
+
+    def at(self, step: int, rank: int = 0, world: int = 1) -> Batch:
+        return self.batch
+
+
+@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize("model", [bert_config(), modern_config(local_window=8)])
+def test_every_objective_overfits_one_batch(
+    task: SentenceTask, model: ModelConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    objective = objective_of(task, model)
+    fixed = objective.corrupt(OneBatch(task).batch, RowRng(0, "mask", 0), 0.0)
+    monkeypatch.setattr(objective, "corrupt", lambda batch, rng, progress: fixed)
+    seen: list[float] = []
+
+    def on_event(state: TrainState, report: StepReport) -> bool:
+        seen.append(float(report.losses.sum()))
+        return seen[-1] > 0.01
+
+    train(state_of(objective, steps=300, lr=5e-3), OneBatch(task), seed=0, micro_batch_rows=0, on_event=on_event)
+    assert seen[0] > 3
+    assert seen[-1] < 0.01, f"{seen[-1]} after {len(seen)} steps"
+
+
+def losses_of(state: TrainState, task: SentenceTask, until: int) -> list[float]:
+    seen: list[float] = []
+
+    def on_event(state: TrainState, report: StepReport) -> bool:
+        seen.append(float(report.losses.sum()))
+        return state.step < until
+
+    train(state, batches_for(task), seed=0, micro_batch_rows=0, on_event=on_event)
+    return seen
+
+
+def test_going_on_from_saved_tensors_equals_not_stopping_with_dropout_on() -> None:
+    task, model = SentenceTask.nsp, modern_config(dropout=0.1, attention_dropout=0.1)
+    whole = state_of(objective_of(task, model), steps=12)
+    expected = losses_of(whole, task, 12)
+
+    first = state_of(objective_of(task, model), steps=12)
+    got = losses_of(first, task, 5)
+    second = state_of(objective_of(task, model, seed=99), steps=12)
+    second.objective.load_state_dict(first.objective.state_dict())
+    second.updater.load_state_tensors({k: v.clone() for k, v in first.updater.state_tensors().items()})
+    second.step = first.step
+    torch.manual_seed(1234)  # another history of the generator must not matter
+    got += losses_of(second, task, 12)
+
+    assert got == expected
+    for name, tensor in whole.objective.state_dict().items():
+        assert torch.equal(tensor, second.objective.state_dict()[name]), name
+
+
+def test_forgetting_the_optimizer_would_be_noticed() -> None:
+    """The test above can fail: without the optimizer's memory the losses differ."""
+    task = SentenceTask.none
+    expected = losses_of(state_of(objective_of(task), steps=12), task, 12)
+    first = state_of(objective_of(task), steps=12)
+    got = losses_of(first, task, 5)
+    second = state_of(first.objective, steps=12)
+    second.step = first.step
+    assert got + losses_of(second, task, 12) != expected
+
+
+def test_evaluation_does_not_depend_on_training_masks_and_leaves_no_trace() -> None:
+    objective = objective_of(SentenceTask.nsp)
+    state = state_of(objective)
+    examination = HeldOut(objective, table(seed=5), seq_len=40, rows=64)
+    before = examination.metrics(state)
+    objective.masking = objective.masking_like(MaskingConfig(rate=0.5, final_rate=0.5))
+    assert HeldOut(objective, table(seed=5), seq_len=40, rows=64).metrics(state) == before
+    assert before["eval/nsp_accuracy_low"] < before["eval/nsp_accuracy"] < before["eval/nsp_accuracy_high"]
+    assert 4 < before["eval/mlm_loss"] < 5.5
+
+
+def test_two_processes_equal_one(tmp_path: Path) -> None:
+    """Two gloo ranks, uneven rows, several micro-batches: the same losses and weights as one process."""
+    root = Path(__file__).parents[2]
+    script = ["-m", "tests.train.two_ranks"]
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    subprocess.run([sys.executable, *script, str(tmp_path / "one.pt")], check=True, timeout=120, cwd=root)
+    subprocess.run([sys.executable, *launcher, *script, str(tmp_path / "two.pt")], check=True, timeout=120, cwd=root)
+    one, two = (torch.load(tmp_path / name, weights_only=True) for name in ("one.pt", "two.pt"))
+    assert one["losses"] == pytest.approx(two["losses"], rel=1e-6)
+    for name, tensor in one["weights"].items():
+        torch.testing.assert_close(two["weights"][name], tensor, rtol=1e-9, atol=1e-10, msg=name)

@@ -1,0 +1,154 @@
+"""Updates against torch's own classes, schedules against formulas, accidents."""
+
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from foundation.core.errors import UserError
+from foundation.train.config import AdamWConfig, MuonConfig, ScheduleConfig, Shape
+from foundation.train.optim import MAX_SKIPPED_IN_A_ROW, Updater, build_optimizers
+from foundation.train.schedule import multiplier
+
+FLAT = ScheduleConfig(shape=Shape.stable_decay, warmup_share=0.0, decay_share=0.0)
+
+
+class Net(nn.Module):
+    """Something of every kind of parameter."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.embedding = nn.Embedding(7, 4)
+        self.layers = nn.ModuleList([nn.Linear(4, 4), nn.LayerNorm(4)])
+        self.encoder = nn.Module()
+        self.encoder.layers = nn.ModuleList([nn.Linear(4, 4)])
+
+    def forward(self, ids: torch.Tensor) -> torch.Tensor:
+        return self.encoder.layers[0](self.layers[1](self.layers[0](self.embedding(ids)))).square().sum()
+
+
+def run(net: nn.Module, updater: Updater, steps: int = 10) -> None:
+    for step in range(steps):
+        loss = net(torch.tensor([1, 2, step % 7]))
+        loss.backward()
+        updater.update(step, loss.detach())
+
+
+def test_adamw_equals_a_run_with_torchs_class_by_hand() -> None:
+    ours, theirs = Net().double(), Net().double()
+    cfg = AdamWConfig(lr=0.01, weight_decay=0.1, clip_norm=0.5)
+    schedule = ScheduleConfig(shape=Shape.linear, warmup_share=0.2)
+    run(ours, Updater(ours, cfg, schedule, total_steps=10))
+
+    decayed = [p for n, p in theirs.named_parameters() if p.ndim == 2]
+    rest = [p for n, p in theirs.named_parameters() if p.ndim == 1]
+    optimizer = torch.optim.AdamW(
+        [{"params": decayed, "weight_decay": 0.1}, {"params": rest, "weight_decay": 0.0}],
+        lr=0.01,
+        betas=(0.9, 0.98),
+        eps=1e-8,
+    )
+    for step in range(10):
+        optimizer.zero_grad()
+        theirs(torch.tensor([1, 2, step % 7])).backward()
+        torch.nn.utils.clip_grad_norm_(theirs.parameters(), 0.5)
+        for group in optimizer.param_groups:
+            group["lr"] = 0.01 * multiplier(step, 10, schedule)
+        optimizer.step()
+    for name, parameter in ours.named_parameters():
+        torch.testing.assert_close(parameter, theirs.get_parameter(name), rtol=1e-10, atol=1e-12)
+
+
+def test_muon_takes_the_matrices_inside_the_layers_and_nothing_else() -> None:
+    net = Net()
+    muon, adamw = build_optimizers(net, MuonConfig(muon_lr=0.02, adamw=AdamWConfig(lr=0.01)))
+    inside = [id(p) for group in muon.param_groups for p in group["params"]]
+    assert inside == [id(net.encoder.layers[0].weight)]
+    outside = {id(p) for group in adamw.param_groups for p in group["params"]}
+    assert outside == {id(p) for p in net.parameters()} - set(inside)
+
+
+def test_muon_update_has_adamws_size() -> None:
+    """Orthogonal up to Newton-Schulz's error, scaled so that its root mean square is 0.2·lr (Liu et al. 2025)."""
+    net = nn.Module()
+    net.encoder = nn.Module()
+    net.encoder.layers = nn.ModuleList([nn.Linear(64, 32, bias=False), nn.Linear(3, 3)])
+    weight = net.encoder.layers[0].weight
+    before = weight.detach().clone()
+    cfg = MuonConfig(muon_lr=0.1, muon_weight_decay=0.0, adamw=AdamWConfig(lr=0.0), clip_norm=0.0)
+    updater = Updater(net, cfg, FLAT, 10)
+    weight.grad = torch.randn(32, 64, generator=torch.Generator().manual_seed(0))
+    updater.update(0, torch.tensor(1.0))
+    change = (weight.detach() - before) / 0.1
+    assert change.square().mean().sqrt() == pytest.approx(0.2, rel=0.15)
+    singular = torch.linalg.svdvals(change) / (0.2 * math.sqrt(64))
+    assert singular.min() > 0.6 and singular.max() < 1.3
+
+
+def test_no_decay_for_biases_and_norms() -> None:
+    (adamw,) = build_optimizers(net := Net(), AdamWConfig(lr=0.01, weight_decay=0.1))
+    free = {id(p) for group in adamw.param_groups if group["weight_decay"] == 0 for p in group["params"]}
+    assert free == {id(p) for p in net.parameters() if p.ndim == 1}
+
+
+def test_frozen_module_is_refused() -> None:
+    net = Net().requires_grad_(False)
+    with pytest.raises(UserError, match="nothing to train"):
+        build_optimizers(net, AdamWConfig(lr=0.01))
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+def test_non_finite_gradient_skips_the_update_and_is_counted(bad: float) -> None:
+    net = Net()
+    updater = Updater(net, AdamWConfig(lr=0.1), FLAT, 10)
+    before = [p.detach().clone() for p in net.parameters()]
+    loss = net(torch.tensor([1]))
+    (loss * bad).backward()
+    report = updater.update(0, loss.detach())
+    assert report.skipped
+    assert updater.skipped == 1
+    assert all(torch.equal(p, q) for p, q in zip(net.parameters(), before, strict=True))
+    assert all(p.grad is None for p in net.parameters())
+    run(net, updater, steps=1)
+    assert updater.skipped_in_a_row == 0
+
+
+def test_nan_in_a_weight_stops_the_run_with_an_explanation() -> None:
+    net = Net()
+    updater = Updater(net, AdamWConfig(lr=0.1), FLAT, 100)
+    with torch.no_grad():
+        net.encoder.layers[0].weight[0, 0] = math.nan
+    with pytest.raises(UserError, match=rf"not finite in {MAX_SKIPPED_IN_A_ROW} steps in a row.*lower one"):
+        run(net, updater, steps=50)
+    assert updater.skipped == MAX_SKIPPED_IN_A_ROW
+
+
+def test_linear_schedule_equals_torchs() -> None:
+    """Against torch's LambdaLR-free pieces: linear warm-up to 1 over 10 steps, then linear to 0 over 90."""
+    cfg = ScheduleConfig(shape=Shape.linear, warmup_share=0.1)
+    values = [multiplier(step, 100, cfg) for step in range(100)]
+    assert values[:10] == pytest.approx([(step + 1) / 11 for step in range(10)])
+    assert values[10:] == pytest.approx([1 - step / 90 for step in range(90)])
+
+
+def test_cosine_schedule_equals_torchs() -> None:
+    optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=1.0)
+    theirs = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=50)
+    cfg = ScheduleConfig(shape=Shape.cosine, warmup_share=0.0)
+    for step in range(50):
+        assert multiplier(step, 50, cfg) == pytest.approx(theirs.get_last_lr()[0], abs=1e-12)
+        optimizer.step()
+        theirs.step()
+
+
+@pytest.mark.parametrize("shape", list(Shape))
+@pytest.mark.parametrize("total_steps", [1, 2, 7, 1000])
+def test_every_schedule_starts_above_zero_stays_in_bounds_and_ends_low(shape: Shape, total_steps: int) -> None:
+    cfg = ScheduleConfig(shape=shape, warmup_share=0.1, decay_share=0.3, final=0.0)
+    values = [multiplier(step, total_steps, cfg) for step in range(total_steps)]
+    assert all(0 < value <= 1 for value in values)
+    if total_steps == 1000:
+        assert max(values) > 0.99
+        assert values[-1] < 0.01
