@@ -119,7 +119,7 @@ def run_entry(schema: type[T], config_name: str, body: Callable[[T, dict[str, An
             sys.exit(f"error: {error}")
 
     try:
-        refuse_unknown_overrides([word for word in sys.argv[1:] if not word.startswith("-")], schema)
+        refuse_unknown_overrides([word for word in sys.argv[1:] if "=" in word and not word.startswith("-")], schema)
     except UserError as error:
         sys.exit(f"error: {error}")
     entry()

@@ -14,8 +14,12 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
+from foundation.config import conf_folder
 from foundation.core.logger import read_metrics
+from foundation.core.plain import to_plain
+from foundation.pretraining import pretrain
 from foundation.train.foundation import load_foundation
+from tests.test_config import RECIPES, composed
 
 ROOT = Path(__file__).parent.parent
 # One thread a process: several runs of a tiny model share two cores.
@@ -69,7 +73,8 @@ def test_run_folder_holds_all_that_is_promised(runs: Path) -> None:
     record = json.loads((path / "run.json").read_text())
     assert {"corpus", "tokenizer", "foundation"} <= record["fingerprints"].keys()
     assert record["ledger"]["seconds"] > 0 and record["ledger"]["peak_memory_bytes"] > 1e7
-    assert record["result"]["flops"] > 0
+    assert record["ledger"]["tokens"] == record["result"]["tokens"] > 0
+    assert record["ledger"]["flops"] == pytest.approx(record["result"]["flops"])
     assert yaml.safe_load((path / "config.yaml").read_text())["model"]["width"] == 32
     card = (path / "final" / "card.md").read_text()
     assert record["fingerprints"]["foundation"] in card and record["fingerprints"]["corpus"] in card
@@ -260,3 +265,34 @@ def test_offline_wandb_run_without_a_key_is_kept_and_says_how_to_send_it(runs: P
     assert done.returncode == 0, done.stderr
     assert (done.stdout + done.stderr).count("wandb sync") == 1
     assert list((runs / "tracked" / "wandb").rglob("*.wandb"))
+
+
+TOY = [
+    "data=sample", "data.max_words=30000", "tokenizer=wordpiece_8k", "tokenizer.vocab_size=600", "model.width=32",
+    "model.layers=2", "model.heads=2", "model.ffn_width=48", "batches.seq_len=32", "batches.rows_per_step=8", "steps=1",
+    "tokens=null", "budget=null", "trainer.device=cpu", "trainer.eval_rows=16", "logger.wandb=disabled", "name=toy-{}",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_every_recipe_steps_once_at_toy_size(runs: Path, recipe: str, capsys: pytest.CaptureFixture[str]) -> None:
+    cfg = composed(f"+exp={recipe}", *(word.format(recipe) for word in TOY), f"runs_dir={runs}")
+    cfg.check()
+    pretrain(cfg, to_plain(cfg))
+    assert (runs / f"toy-{recipe}" / "final" / "card.md").is_file()
+    assert "held-out MLM loss" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("modifier", sorted(path.stem for path in (conf_folder() / "debug").glob("*.yaml")))
+def test_every_debug_modifier_runs(runs: Path, modifier: str) -> None:
+    changes = {"overfit": ["steps=60", "optim.lr=1e-2"], "profile": [], "one_step": []}[modifier]
+    words = [word for word in TOY if not word.startswith(("steps", "name", "tokens", "budget", "batches.rows"))]
+    cfg = composed("+exp=smoke", f"+debug={modifier}", *words, *changes, f"runs_dir={runs}")
+    pretrain(cfg, to_plain(cfg))
+    path = runs / f"debug_{modifier}"
+    if modifier == "profile":
+        assert "aten::" in (path / "profile" / "operators.txt").read_text()
+        assert (path / "profile" / "trace.json").stat().st_size > 1000
+    if modifier == "overfit":
+        found = [line["train/loss"] for line in read_metrics(path / "metrics.jsonl") if "train/loss" in line]
+        assert found[-1] < 0.5 * found[0]

@@ -214,15 +214,16 @@ class PretrainingBatches:
         labels[paired] = FOLLOWS
         broken = rng(self.seed, "broken pairs", step).permutation(paired)[: len(paired) // 2]
         if self.pairs is Pairs.next:
-            broken = self._exchange_seconds(examples, seconds, broken)
+            broken = self._exchange_seconds(examples, seconds, broken, step)
         labels[broken] = BROKEN
         return seconds, labels
 
-    def _exchange_seconds(self, examples: Ids, seconds: Ids, broken: Ids) -> Ids:
+    def _exchange_seconds(self, examples: Ids, seconds: Ids, broken: Ids, step: int) -> Ids:
         """Permute the B's of `broken` rows among themselves, each to another document; returns the rows that could be.
 
-        Sorted by document and turned by the size of the largest one, no row can meet its own document, as long as no document
-        holds more than half of them; its surplus rows keep their B's (and the label of whole pairs).
+        With the documents in a random order and the rows turned by the size of the largest one, no row can meet its own
+        document, as long as no document holds more than half of them; its surplus rows keep their B's (and the label of whole
+        pairs). The order has to be random: neighbours in the corpus are alike, and would be hard negatives.
         """
         documents = np.searchsorted(self.table.documents, examples[broken, 0], side="right")
         while True:
@@ -233,7 +234,9 @@ class PretrainingBatches:
             drop = np.flatnonzero(documents == kinds[counts.argmax()])[:surplus]
             broken, documents = np.delete(broken, drop), np.delete(documents, drop)
         if len(broken):
-            by_document = broken[np.argsort(documents, kind="stable")]
+            _, numbers = np.unique(documents, return_inverse=True)
+            shuffled = rng(self.seed, "documents of broken pairs", step).permutation(len(counts))
+            by_document = broken[np.argsort(shuffled[numbers], kind="stable")]
             seconds[by_document] = seconds[np.roll(by_document, -int(counts.max()))]
         return broken
 

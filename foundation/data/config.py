@@ -57,6 +57,7 @@ class BatchesConfig:
     rows_per_step: int = 64  # sequences in an optimizer step, over all ranks
     seq_len: int = 128
     short_share: float = 0.1
+    only_step: int | None = None  # every step gets the rows and masks of this one: to see them learnt by heart
 
     def check(self) -> None:
         """Raise UserError with every problem at once."""

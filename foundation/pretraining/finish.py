@@ -5,7 +5,6 @@ from typing import TYPE_CHECKING, Any
 from foundation.core.distributed import is_main
 from foundation.core.plain import to_plain
 from foundation.core.plots import plot_curves
-from foundation.model.flops import flops_per_token
 from foundation.pretraining.card import model_card
 from foundation.train.foundation import save_foundation
 
@@ -38,7 +37,6 @@ def finish(session: "Session") -> None:
 
 def _info(session: "Session") -> dict[str, Any]:
     cfg = session.cfg
-    per_token = flops_per_token(cfg.model, cfg.batches.seq_len, cfg.objective.masking.rate)
     return {
         "name": cfg.name,
         "foundation_id": session.foundation_id,
@@ -50,6 +48,6 @@ def _info(session: "Session") -> dict[str, Any]:
         "steps": session.total_steps,
         "tokens": session.tokens,
         "training_seconds": session.trained_seconds,
-        "flops": session.tokens * per_token,
+        "flops": session.tokens * session.flops_per_token,
         "held_out": session.last_eval,
     }

@@ -16,6 +16,7 @@ from foundation.core.logger import Logger
 from foundation.core.memory import keep_freed_memory
 from foundation.core.run import Run, open_run, peak_memory_bytes, run_exists
 from foundation.core.wandb_log import start_wandb
+from foundation.model.flops import flops_per_token
 from foundation.pretraining.build import (
     make_batches,
     make_corpus,
@@ -25,6 +26,7 @@ from foundation.pretraining.build import (
     plan_steps,
 )
 from foundation.pretraining.finish import finish
+from foundation.pretraining.profile import Profile
 from foundation.train.checkpoint import Checkpoints, load_into
 from foundation.train.loop import StepReport, TrainState, train
 
@@ -76,6 +78,8 @@ class Session:
         self.window_tokens, self.window_seconds, self.window_wait = 0, 0.0, 0.0
         if self.checkpoints.steps():
             self._restore()
+        self.tokens_before = self.tokens
+        self.flops_per_token = flops_per_token(cfg.model, cfg.batches.seq_len, cfg.objective.masking.rate)
 
     def _restore(self) -> None:
         loaded = self.checkpoints.load_last()
@@ -109,9 +113,18 @@ class Session:
         ended_well = False
         try:
             self._say_what_is_run()
-            with StopRequest() as self.stop:
-                rows = cfg.trainer.micro_batch_rows
-                train(self.state, self.batches, seed=cfg.seed, micro_batch_rows=rows, on_event=self._on_event)
+            with (
+                StopRequest() as self.stop,
+                Profile(self.run.path / "profile", cfg.trainer.profile_steps) as self.profile,
+            ):
+                train(
+                    self.state,
+                    self.batches,
+                    seed=cfg.seed,
+                    micro_batch_rows=cfg.trainer.micro_batch_rows,
+                    only_step=cfg.batches.only_step,
+                    on_event=self._on_event,
+                )
             if self.state.step == self.total_steps:
                 finish(self)
             else:
@@ -126,6 +139,7 @@ class Session:
         trainer, step, is_last = self.cfg.trainer, state.step, state.step == self.total_steps
         self.tokens += report.n_tokens
         self.trained_seconds += report.seconds
+        self.profile.step()
         self._log(report)
         if is_last or (trainer.eval_every_steps and step % trainer.eval_every_steps == 0):
             self.evaluate()
@@ -189,8 +203,15 @@ class Session:
 
     def note_costs(self) -> None:
         """This session's totals so far; run.json adds the sessions up."""
-        peak = float(peak_memory_bytes(self.device.type))
-        self.run.update(ledger={"seconds": time.perf_counter() - self.started, "peak_memory_bytes": peak})
+        tokens = self.tokens - self.tokens_before
+        self.run.update(
+            ledger={
+                "seconds": time.perf_counter() - self.started,
+                "tokens": tokens,
+                "flops": tokens * self.flops_per_token,
+                "peak_memory_bytes": peak_memory_bytes(self.device.type),
+            }
+        )
 
     def _say_what_is_run(self) -> None:
         n_parameters = sum(parameter.numel() for parameter in self.objective.parameters())

@@ -69,6 +69,7 @@ class TrainerConfig:
 
     device: auto (cuda where there is one), cpu, or cuda. micro_batch_rows: sequences per forward pass on a rank, 0 = all of the
     rank's rows. threads: of the CPU, 0 = torch's choice. eval_rows: held-out sequences per evaluation. keep: checkpoints.
+    profile_steps: to be measured operator by operator, after a warm-up.
     """
 
     device: str = "auto"
@@ -79,3 +80,4 @@ class TrainerConfig:
     eval_rows: int = 512
     save_every_steps: int = 200
     keep: int = 2
+    profile_steps: int = 0

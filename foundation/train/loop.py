@@ -104,12 +104,16 @@ def train(
     *,
     seed: int,
     micro_batch_rows: int,
+    only_step: int | None = None,
     on_event: Callable[[TrainState, StepReport], bool],
 ) -> None:
-    """Step from state.step to the end of the run; on_event logs, evaluates and saves, and says whether to go on."""
+    """Step from state.step to the end of the run; on_event logs, evaluates and saves, and says whether to go on.
+
+    only_step: every step gets the rows and masks of this one.
+    """
     total_steps = state.updater.total_steps
     state.objective.train()
-    with _Ahead(state, batches, seed, total_steps) as examples:
+    with _Ahead(state, batches, seed, only_step) as examples:
         for step in range(state.step, total_steps):
             start = time.perf_counter()
             example = next(examples).to(state.device)
@@ -130,12 +134,13 @@ def train(
 class _Ahead(AbstractContextManager[Iterator[Example]]):
     """Corrupted rows of the coming steps, made by a thread while the current step computes."""
 
-    def __init__(self, state: TrainState, batches: Batches, seed: int, total_steps: int) -> None:
-        self.objective, self.batches, self.seed = state.objective, batches, seed
-        self.first, self.total_steps = state.step, total_steps
+    def __init__(self, state: TrainState, batches: Batches, seed: int, only_step: int | None) -> None:
+        self.objective, self.batches, self.seed, self.only_step = state.objective, batches, seed, only_step
+        self.first, self.total_steps = state.step, state.updater.total_steps
         self.pool = ThreadPoolExecutor(1, thread_name_prefix="batches")
 
     def make(self, step: int) -> Example:
+        step = step if self.only_step is None else self.only_step
         batch = self.batches.at(step, rank(), world_size())
         # Keyed by step and row, not by rank.
         return self.objective.corrupt(batch, RowRng(self.seed, "mask", step), step / self.total_steps)

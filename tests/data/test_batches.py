@@ -119,6 +119,22 @@ def test_negatives_are_half_of_the_pairs_and_never_from_their_own_document() -> 
     assert abs(n_broken - n_pairs / 2) <= 30 + 1
 
 
+def test_negatives_come_from_anywhere_and_not_from_next_door() -> None:
+    """Neighbouring documents are alike (the same speaker, the same site): taking B's from there would make another task."""
+    source = numbered(n_documents=60)
+    made = PretrainingBatches(
+        source, SPECIALS, rows_per_step=64, seq_len=SEQ_LEN, pairs=Pairs.next, short_share=0.0, seed=1
+    )
+    distances = []
+    for step in range(30):
+        for (first, second), label in zip(segments_of(batch := made.at(step)), batch.labels, strict=True):
+            if label == BROKEN:
+                a, b = np.searchsorted(source.documents, np.array([first[0], second[0]]) - 1000, side="right")
+                distances.append(abs(a - b))
+    # Two documents of 60 drawn at random lie a third of 60 apart.
+    assert np.mean(distances) == pytest.approx(20, abs=3)
+
+
 def test_one_large_document_keeps_its_surplus_pairs_whole() -> None:
     """99 % of the text in one document: what cannot be exchanged stays, and is labelled as what it is."""
     documents = np.array([0, 4000, 4040], dtype=np.int64)
