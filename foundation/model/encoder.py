@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from foundation.model.attention import Attention, Layout, Rotation, rotation
 from foundation.model.config import FeedForward, ModelConfig, NormPlace, Positions
+from foundation.model.dropout import Dropout
 
 # On a CPU the products' row count is filled up to a multiple of this: see _PADDED_LENGTHS in attention.py for the reason.
 _TOKEN_MULTIPLE = 256
@@ -53,7 +54,7 @@ class Layer(nn.Module):
         self.attention_norm = nn.Identity() if self.is_pre_norm and layer == 0 else make_norm(cfg)
         self.feed_forward = FeedForwardNet(cfg)
         self.feed_forward_norm = make_norm(cfg)
-        self.dropout = nn.Dropout(cfg.dropout)
+        self.dropout = Dropout(cfg.dropout)
 
     def forward(self, hidden_TD: Tensor, layout: Layout, turn: Rotation | None) -> Tensor:
         """(T, D) -> (T, D)."""
@@ -81,7 +82,7 @@ class Encoder(nn.Module):
         )
         self.segment_embedding = nn.Embedding(cfg.segments, cfg.width) if cfg.segments else None
         self.embedding_norm = make_norm(cfg)
-        self.dropout = nn.Dropout(cfg.dropout)
+        self.dropout = Dropout(cfg.dropout)
         self.layers = nn.ModuleList(Layer(cfg, number) for number in range(cfg.layers))
         self.final_norm = make_norm(cfg) if cfg.norm_place is NormPlace.pre else nn.Identity()
 

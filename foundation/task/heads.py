@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from foundation.core.randomness import RowRng
 from foundation.data.batches import Batch
 from foundation.model.config import ModelConfig
+from foundation.model.dropout import Dropout
 from foundation.model.encoder import Encoder, init_weights
 from foundation.objective.base import Example, Objective, clean_example
 from foundation.objective.masked_lm import summed_cross_entropy
@@ -23,7 +24,7 @@ class TaskHead(nn.Module):
         super().__init__()
         self.pooling = pooling
         self.dense = nn.Linear(cfg.width, cfg.width)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         self.out = nn.Linear(cfg.width, n_out)
 
     def forward(self, hidden_TD: Tensor, lengths: tuple[int, ...]) -> Tensor:
