@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,6 +16,7 @@ import yaml
 from safetensors.torch import load_file
 
 from foundation.config import conf_folder
+from foundation.core.errors import UserError
 from foundation.core.logger import read_metrics
 from foundation.core.plain import to_plain
 from foundation.pretraining import pretrain
@@ -42,6 +44,13 @@ def run(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
     process = start(folder, *words)
     out, err = process.communicate(timeout=120)
     return subprocess.CompletedProcess(process.args, process.returncode, out, err)
+
+
+def here(folder: Path, *words: str) -> None:
+    """The same in this process: faster, for what needs no process of its own."""
+    cfg = composed(*TINY, f"runs_dir={folder}", *words)
+    cfg.check()
+    pretrain(cfg, to_plain(cfg))
 
 
 def losses(path: Path) -> list[tuple[int, dict[str, float]]]:
@@ -163,7 +172,7 @@ def test_resuming_with_another_micro_batch_and_number_of_processes_ends_within_r
     # Take it back to step 20, as if it had been stopped there.
     moved = runs / "moved"
     for leftover in (moved / "final", moved / "checkpoints" / "step-00000024"):
-        subprocess.run(["rm", "-r", str(leftover)], check=True)
+        shutil.rmtree(leftover)
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m"]
     words = [*TINY, f"runs_dir={runs}", "name=moved", "resume=true", "trainer.micro_batch_rows=0"]
     done = subprocess.run(
@@ -181,26 +190,24 @@ def test_resuming_with_another_micro_batch_and_number_of_processes_ends_within_r
 
 
 def test_resuming_under_a_changed_result_setting_is_refused_with_the_difference(runs: Path) -> None:
-    done = run(runs, "name=killed2", "steps=3")
-    assert done.returncode == 0, done.stderr
-    subprocess.run(["rm", "-r", str(runs / "killed2" / "final")], check=True)
-    refused = run(runs, "name=killed2", "steps=3", "resume=true", "batches.rows_per_step=8")
-    assert refused.returncode == 1
-    assert "batches.rows_per_step: 16 → 8" in refused.stderr
-    allowed = run(runs, "name=killed2", "steps=3", "resume=true", "trainer.micro_batch_rows=4")
-    assert allowed.returncode == 0, allowed.stderr
+    here(runs, "name=changed", "steps=3")
+    shutil.rmtree(runs / "changed" / "final")
+    with pytest.raises(UserError, match=r"batches\.rows_per_step: 16 → 8"):
+        here(runs, "name=changed", "steps=3", "resume=true", "batches.rows_per_step=8")
+    here(runs, "name=changed", "steps=3", "resume=true", "trainer.micro_batch_rows=4")
+    assert (runs / "changed" / "final" / "card.md").is_file()
 
 
 def test_budget_becomes_steps_once_and_is_recorded(runs: Path) -> None:
-    done = run(runs, "name=budget", "steps=null", "budget=9s", "trainer.eval_every_steps=0")
-    assert done.returncode == 0, done.stderr
+    here(runs, "name=budget", "steps=null", "budget=4s", "trainer.eval_every_steps=0")
     plan = json.loads((runs / "budget" / "run.json").read_text())["plan"]
-    assert plan["total_steps"] >= 1 and plan["seconds_per_step"] > 0
+    assert plan["total_steps"] >= 1
+    assert plan["seconds_per_step"] > 0
     assert read_metrics(runs / "budget" / "metrics.jsonl")[-1]["step"] == plan["total_steps"]
 
 
 def test_tokens_become_steps(runs: Path) -> None:
-    assert run(runs, "name=tokens", "steps=null", "tokens=3000", "trainer.eval_every_steps=0").returncode == 0
+    here(runs, "name=tokens", "steps=null", "tokens=3000", "trainer.eval_every_steps=0")
     seen = json.loads((runs / "tokens" / "run.json").read_text())["result"]["tokens"]
     assert seen == pytest.approx(3000, rel=0.25)
 
@@ -210,8 +217,8 @@ def test_tokens_become_steps(runs: Path) -> None:
     [
         (["data=text", "data.files=[nowhere/*.txt]"], "nowhere"),
         (["data=text", "data.files=[{empty}]"], "empty"),
-        (["data=text", "data.files=[{latin1}]"], r"byte"),
-        (["data=text", "data.files=[{binary}]"], r"byte"),
+        (["data=text", "data.files=[{latin1}]"], r"latin1\.txt.*byte"),
+        (["data=text", "data.files=[{binary}]"], r"binary\.txt.*byte"),
         (["tokenizer.vocab_size=50000"], "supports"),
         (["batches.rows_per_step=100000"], "fewer than one batch"),
         (["batches.seq_len=4000"], "beyond the model's positions"),
@@ -222,7 +229,7 @@ def test_tokens_become_steps(runs: Path) -> None:
         (["budget=1s", "steps=null"], "leaves no time for a step"),
     ],
 )  # fmt: skip
-def test_bad_input_is_one_sentence_and_a_failure(runs: Path, tmp_path: Path, words: list[str], message: str) -> None:
+def test_bad_input_is_one_sentence(runs: Path, tmp_path: Path, words: list[str], message: str) -> None:
     if "trainer.device=cuda" in words and torch.cuda.is_available():
         pytest.skip("there is a GPU here")
     files = {"empty": b"", "latin1": "Les élèves été ".encode("latin-1") * 9, "binary": bytes(range(256)) * 9}
@@ -231,23 +238,20 @@ def test_bad_input_is_one_sentence_and_a_failure(runs: Path, tmp_path: Path, wor
     filled = [
         word.format(**{name: tmp_path / f"{name}.txt" for name in files}) if "{" in word else word for word in words
     ]
-    done = run(runs, f"name=bad-{abs(hash(tuple(words)))}", *filled)
-    assert done.returncode == 1
-    lines = done.stderr.strip().splitlines()
-    assert lines[-1].startswith("error: ") and message in lines[-1]
-    assert "Traceback" not in done.stderr
+    with pytest.raises(UserError, match=message) as caught:
+        here(runs, f"name={tmp_path.name}", *filled)
+    assert "\n" not in str(caught.value)
 
 
 def test_a_damaged_checkpoint_is_refused_by_name(runs: Path) -> None:
-    assert run(runs, "name=hurt", "steps=8").returncode == 0
-    subprocess.run(["rm", "-r", str(runs / "hurt" / "final")], check=True)
+    here(runs, "name=hurt", "steps=8")
+    shutil.rmtree(runs / "hurt" / "final")
     weights = runs / "hurt" / "checkpoints" / "step-00000008" / "model.safetensors"
     content = bytearray(weights.read_bytes())
     content[len(content) // 2] ^= 1
     weights.write_bytes(content)
-    done = run(runs, "name=hurt", "steps=8", "resume=true")
-    assert done.returncode == 1
-    assert "model.safetensors is damaged" in done.stderr and "remove that folder to go on from step 4" in done.stderr
+    with pytest.raises(UserError, match=r"model.safetensors is damaged.*remove that folder to go on from step 4"):
+        here(runs, "name=hurt", "steps=8", "resume=true")
 
 
 def test_offline_wandb_run_without_a_key_is_kept_and_says_how_to_send_it(runs: Path) -> None:

@@ -123,11 +123,13 @@ def run_cell(arm: Arm, seed: int, folder: Path, run_id: str) -> None:
         cfg.logger,
         run_path=folder,
         name=name,
-        group=arm.start.identity,
+        group=arm.start.group,
         job_type="finetune",
         config=arm.settings,
         run_id=f"{run_id}-seed-{seed}",
     )
+    if not arm.start.is_scratch:
+        wandb_log.use_artifact(f"foundation-{arm.start.group}", "foundation")
     logger = Logger(folder, cfg.logger, total_steps=total_steps, start_step=0, wandb_run=wandb_log, description=name)
     try:
         with StopRequest() as stop:

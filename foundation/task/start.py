@@ -41,6 +41,11 @@ class Start:
         return f"scratch-{fingerprint([to_plain(self.foundation.model), self.foundation.tokenizer.fingerprint])}"
 
     @property
+    def group(self) -> str:
+        """What a foundation and all that comes of it have in common in wandb; known before its weights are."""
+        return str(self.foundation.info.get("foundation_id", self.foundation.fingerprint))
+
+    @property
     def seq_len(self) -> int:
         """Most tokens of a row: no more than pretraining showed, since positions beyond were never trained."""
         return min(self.foundation.model.max_seq_len, int(self.foundation.info.get("seq_len", 1 << 30)))
