@@ -130,22 +130,28 @@ def test_resuming_a_finished_run_says_so(runs: Path) -> None:
     assert done.returncode == 0 and "is finished" in done.stdout
 
 
+def steps_logged(path: Path) -> int:
+    """The last step in metrics.jsonl, also while somebody writes it."""
+    return max((line["step"] for line in read_metrics(path)), default=0) if path.exists() else 0
+
+
 def test_killed_at_random_moments_and_resumed_it_ends_as_if_nothing_had_been(runs: Path) -> None:
     """SIGKILL, again and again; weights equal to the last bit, and the same losses in metrics.jsonl."""
     generator = random.Random(0)
-    kills, words = 0, ["name=killed", "resume=auto"]
-    for _ in range(40):
+    words, metrics = ["name=killed", "resume=auto"], runs / "killed" / "metrics.jsonl"
+    # While it starts, and then anywhere between the checkpoints of every fourth step.
+    for after_step in (0, 3, 9, 14, 21):
         process = start(runs, *words)
-        try:
-            process.wait(timeout=generator.uniform(2.5, 6.0) if kills < 4 else 120)
-        except subprocess.TimeoutExpired:
-            process.send_signal(signal.SIGKILL)
-            process.wait()
-            kills += 1
-            continue
-        assert process.returncode == 0, process.stderr.read() if process.stderr else ""
-        break
-    assert kills >= 3
+        while after_step and steps_logged(metrics) < after_step and process.poll() is None:
+            time.sleep(0.005)
+        time.sleep(generator.uniform(0, 0.03) if after_step else generator.uniform(0.5, 2))
+        assert process.poll() is None, f"it ended before it could be killed after step {after_step}"
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    done = run(runs, *words)
+    assert done.returncode == 0, done.stderr
+    record = json.loads((runs / "killed" / "run.json").read_text())
+    assert [session["ended"] for session in record["sessions"]][-2:] == ["killed", "finished"]
     whole, killed = (load_file(runs / name / "final" / "model.safetensors") for name in ("smoke", "killed"))
     assert all(torch.equal(whole[name], killed[name]) for name in whole)
     assert losses(runs / "smoke") == losses(runs / "killed")
@@ -226,7 +232,7 @@ def test_tokens_become_steps(runs: Path) -> None:
         (["trainer.device=cuda"], "use trainer.device=cpu"),
         (["trainer.device=tpu"], "must be auto, cpu or cuda"),
         (["resume=true"], "resume"),
-        (["budget=1s", "steps=null"], "leaves no time for a step"),
+        (["budget=0.01s", "steps=null"], "leaves no time for a step"),
     ],
 )  # fmt: skip
 def test_bad_input_is_one_sentence(runs: Path, tmp_path: Path, words: list[str], message: str) -> None:
@@ -272,7 +278,8 @@ def test_offline_wandb_run_without_a_key_is_kept_and_says_how_to_send_it(runs: P
 
 
 TOY = [
-    "data=sample", "data.max_words=30000", "tokenizer=wordpiece_8k", "tokenizer.vocab_size=600", "model.width=32",
+    "data=sample", "data.files=[]", "data.max_words=30000",
+    "tokenizer=wordpiece_8k", "tokenizer.vocab_size=600", "model.width=32",
     "model.layers=2", "model.heads=2", "model.ffn_width=48", "batches.seq_len=32", "batches.rows_per_step=8", "steps=1",
     "tokens=null", "budget=null", "trainer.device=cpu", "trainer.eval_rows=16", "logger.wandb=disabled", "name=toy-{}",
 ]  # fmt: skip
