@@ -150,7 +150,7 @@ class FinetuneConfig:
     seeds: int = 3
     seed: int = 0
     runs_dir: str = "runs"
-    epochs: int = 5
+    epochs: int = 3
     batch_rows: int = 32
     dropout: float = 0.1
     pooling: Pooling = Pooling.mean
