@@ -5,14 +5,13 @@ from pathlib import Path
 
 import torch
 
-from foundation.core.errors import UserError
 from foundation.core.files import fingerprint
 from foundation.core.plain import to_plain
 from foundation.core.randomness import torch_seed
 from foundation.task.config import SCRATCH, FinetuneConfig
 from foundation.task.heads import TaskObjective
 from foundation.train.checkpoint import KeyReport, weights_fingerprint
-from foundation.train.foundation import Foundation, load_foundation
+from foundation.train.foundation import Foundation, find_foundation, home_of, load_foundation
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,29 +62,12 @@ class Start:
 def find_start(spec: str, cfg: FinetuneConfig) -> Start:
     """The arm of `foundation=` or `compare=`. Raises UserError, with the command that makes it, where there is none."""
     is_scratch = spec == SCRATCH
-    final = _final_folder(cfg.like if is_scratch else spec, Path(cfg.runs_dir), "like" if is_scratch else "foundation")
-    home = _home(final, Path(cfg.runs_dir))
+    final = find_foundation(
+        cfg.like if is_scratch else spec, Path(cfg.runs_dir), "like" if is_scratch else "foundation"
+    )
+    home = home_of(final, Path(cfg.runs_dir))
     variant = cfg.name or cfg.sharing.method.value
     if is_scratch:
         variant = f"{cfg.name}-{SCRATCH}" if cfg.name else SCRATCH
     folder = home / "finetune" / cfg.task.name / variant
     return Start(f"{home.name}/{variant}", folder, load_foundation(final), is_scratch)
-
-
-def _final_folder(spec: str, runs_dir: Path, setting: str) -> Path:
-    candidates = [runs_dir / spec / "final", Path(spec), Path(spec) / "final"]
-    for folder in candidates:
-        if (folder / "config.json").is_file():
-            return folder
-    raise UserError(
-        f"there is no foundation {spec}: neither {candidates[0]} nor {candidates[1]} is one; make the small one with  "
-        f"python -m foundation.pretrain +exp=small  or name another with  {setting}=NAME or FOLDER"
-    )
-
-
-def _home(final: Path, runs_dir: Path) -> Path:
-    """The run folder that results go below: the foundation's own if it is in runs_dir, else one of its name."""
-    run = final.parent if final.name == "final" else final
-    if run.resolve().is_relative_to(runs_dir.resolve()):
-        return runs_dir / run.resolve().relative_to(runs_dir.resolve())
-    return runs_dir / run.resolve().name

@@ -75,3 +75,26 @@ def load_foundation(folder: Path) -> Foundation:
         )
     model = from_plain(ModelConfig, info["model"], str(folder / "config.json"))
     return Foundation(folder, model, Tokenizer.load(folder / "tokenizer.json"), load_tensors(path), info)
+
+
+def find_foundation(spec: str, runs_dir: Path, setting: str = "foundation") -> Path:
+    """The `final/` that a user means by NAME (of <runs_dir>/NAME/final), a run folder, or the folder itself.
+
+    Raises UserError, with the command that makes one, where there is none. setting: what the user gave it as.
+    """
+    candidates = [runs_dir / spec / "final", Path(spec), Path(spec) / "final"]
+    for folder in candidates:
+        if (folder / "config.json").is_file():
+            return folder
+    raise UserError(
+        f"there is no foundation {spec}: neither {candidates[0]} nor {candidates[1]} is one; make the small one with  "
+        f"python -m foundation.pretrain +exp=small  or name another with  {setting}=NAME or FOLDER"
+    )
+
+
+def home_of(final: Path, runs_dir: Path) -> Path:
+    """The run folder that results of a foundation go below: its own if it is in runs_dir, else one of its name."""
+    run = final.parent if final.name == "final" else final
+    if run.resolve().is_relative_to(runs_dir.resolve()):
+        return runs_dir / run.resolve().relative_to(runs_dir.resolve())
+    return runs_dir / run.resolve().name
