@@ -9,28 +9,36 @@ from torch import Tensor, nn
 
 from foundation.core.randomness import RowRng
 from foundation.data.batches import Batch
-from foundation.model.config import ModelConfig
+from foundation.model.config import ModelConfig, NormPlace
 from foundation.model.dropout import Dropout
-from foundation.model.encoder import Encoder, init_weights
+from foundation.model.encoder import Encoder, init_weights, make_norm
 from foundation.objective.base import Example, Objective, clean_example
 from foundation.objective.masked_lm import summed_cross_entropy
 from foundation.task.config import Pooling
 
 
 class TaskHead(nn.Module):
-    """Pool a row's hidden states, dropout, dense, tanh, dropout, linear; over the first token that is BERT's own."""
+    """Pool a row's hidden states, dropout, dense, the family's own non-linearity, dropout, linear.
+
+    post-norm: tanh, which over the first token is BERT's classifier (Devlin et al. 2019). pre-norm: GELU and a norm, which
+    is ModernBERT's (Warner et al. 2024): laid out as there, a model of a task can be exported to the stock classes.
+    """
 
     def __init__(self, cfg: ModelConfig, n_out: int, pooling: Pooling, dropout: float) -> None:
         super().__init__()
         self.pooling = pooling
+        self.is_pre_norm = cfg.norm_place is NormPlace.pre
         self.dense = nn.Linear(cfg.width, cfg.width)
+        self.norm = make_norm(cfg) if self.is_pre_norm else nn.Identity()
         self.dropout = Dropout(dropout)
         self.out = nn.Linear(cfg.width, n_out)
 
     def forward(self, hidden_TD: Tensor, lengths: tuple[int, ...]) -> Tensor:
         """(T, D) -> (R, K)."""
         pooled_RD = self.pool(hidden_TD, torch.tensor(lengths, device=hidden_TD.device))
-        logits: Tensor = self.out(self.dropout(self.dense(self.dropout(pooled_RD)).tanh()))
+        inner_RD = self.dense(self.dropout(pooled_RD))
+        inner_RD = self.norm(F.gelu(inner_RD)) if self.is_pre_norm else inner_RD.tanh()
+        logits: Tensor = self.out(self.dropout(inner_RD))
         return logits
 
     def pool(self, hidden_TD: Tensor, lengths_R: Tensor) -> Tensor:

@@ -8,12 +8,13 @@ import torch
 from torch import Tensor
 
 from foundation.data.batches import assemble
+from foundation.model.config import ModelConfig
 from foundation.objective.base import Example, clean_example
 from foundation.task.config import Pooling
 from foundation.task.heads import TaskHead, TaskObjective
 from foundation.train.config import AdamWConfig, ScheduleConfig, Shape
 from foundation.train.optim import Updater
-from tests.builders import SPECIALS, bert_config, randomise
+from tests.builders import SPECIALS, bert_config, modern_config, randomise
 
 MODEL = bert_config(max_seq_len=12)
 
@@ -81,10 +82,11 @@ def test_a_fresh_head_knows_nothing(n_out: int) -> None:
     assert task(example, task.count(example)).item() == pytest.approx(np.log(n_out), abs=0.05)
 
 
+@pytest.mark.parametrize("model", [MODEL, modern_config(max_seq_len=12)], ids=["bert", "modern"])
 @pytest.mark.parametrize("n_out", [1, 3])
-def test_one_batch_is_learnt_by_heart(n_out: int) -> None:
+def test_one_batch_is_learnt_by_heart(n_out: int, model: ModelConfig) -> None:
     torch.manual_seed(0)
-    task = TaskObjective(MODEL, n_out=n_out, pooling=Pooling.mean, dropout=0.0)
+    task = TaskObjective(model, n_out=n_out, pooling=Pooling.mean, dropout=0.0)
     draws = np.random.default_rng(1)
     example = rows(draws.normal(size=8) if n_out == 1 else draws.integers(n_out, size=8))
     updater = Updater(task, AdamWConfig(lr=5e-3), ScheduleConfig(shape=Shape.linear, warmup_share=0), 100)
