@@ -22,7 +22,9 @@ from foundation.core.config import LoggerConfig
 from foundation.core.errors import UserError
 from foundation.data.config import BatchesConfig, DataConfig, TokenizerConfig
 from foundation.model.config import ModelConfig
+from foundation.model.sharing import config as sharing
 from foundation.objective.config import ObjectiveConfig, SentenceTask
+from foundation.task.study_config import SuiteConfig
 from foundation.train.config import AdamWConfig, MuonConfig, OptimConfig, ScheduleConfig, TrainerConfig
 from foundation.train.duration import Duration
 
@@ -86,7 +88,11 @@ class PretrainConfig:
 
 
 # What a group's YAML may be when its setting has several kinds: the name that the YAML's defaults give, and the dataclass.
-_KINDS: dict[str, dict[str, type]] = {"optim": {"adamw_schema": AdamWConfig, "muon_schema": MuonConfig}}
+_KINDS: dict[str, dict[str, type]] = {
+    "optim": {"adamw_schema": AdamWConfig, "muon_schema": MuonConfig},
+    "sharing": {f"{method.value}_schema": kind for method, kind in sharing.KINDS.items()},
+    "task": {"suite_schema": SuiteConfig},
+}
 
 
 def conf_folder() -> Path:

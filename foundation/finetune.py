@@ -3,7 +3,7 @@
 from typing import Any
 
 from foundation.config import run_entry
-from foundation.task.config import FinetuneConfig
+from foundation.task.study_config import FinetuneConfig
 
 
 def _body(cfg: FinetuneConfig, settings: dict[str, Any]) -> None:

@@ -16,13 +16,15 @@ from foundation.config import conf_folder, register, to_dataclass
 from foundation.core.errors import UserError
 from foundation.core.files import hash_file, read_json, write_json
 from foundation.core.plain import to_plain
-from foundation.task.config import FinetuneConfig, Keep, Metric, Pooling, TaskKind
+from foundation.task.config import Metric, Pooling, TaskKind
 from foundation.task.finetuned import check_reload, load_finetuned
 from foundation.task.load import load_task
 from foundation.task.predictions import read_predictions
-from foundation.task.protocol import choose_rows, finetune
+from foundation.task.protocol import finetune
 from foundation.task.results import StudyResult, study_table, summarize
+from foundation.task.rows import choose_rows
 from foundation.task.start import find_start
+from foundation.task.study_config import FinetuneConfig, Keep
 from foundation.train.config import Precision
 from tests.task import toy
 

@@ -1,7 +1,10 @@
-"""Freed memory is kept for the next step instead of being given back to the system and zeroed again."""
+"""Freed memory is kept for the next step instead of being given back to the system and zeroed again; and how much is used."""
 
 import ctypes
+import re
 import sys
+from contextlib import AbstractContextManager
+from pathlib import Path
 
 # Names of glibc's malloc.h.
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
@@ -19,3 +22,46 @@ def keep_freed_memory() -> bool:
     if mallopt is None:
         return False
     return bool(mallopt(_M_MMAP_THRESHOLD, _KEEP_BYTES)) and bool(mallopt(_M_TRIM_THRESHOLD, _KEEP_BYTES))
+
+
+class PeakMemory(AbstractContextManager["PeakMemory"]):
+    """How much more memory the block needed at its height than there was in use before it.
+
+    bytes: on a GPU of torch's tensors there; on a Linux CPU of this process's resident memory, after what was freed before
+    has been given back; None elsewhere, where nothing tells.
+    """
+
+    def __init__(self, device: str) -> None:
+        self.is_gpu = device.startswith("cuda")
+        self.bytes: int | None = None
+
+    def __enter__(self) -> "PeakMemory":
+        if self.is_gpu:
+            import torch
+
+            torch.cuda.reset_peak_memory_stats()
+            self._before = torch.cuda.memory_allocated()
+        elif _STATUS.is_file():
+            if hasattr(ctypes.CDLL(None), "malloc_trim"):
+                ctypes.CDLL(None).malloc_trim(0)
+            # 5 sets the high-water mark back to what is in use: proc(5).
+            Path("/proc/self/clear_refs").write_text("5")
+            self._before = _resident_bytes("VmRSS")
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.is_gpu:
+            import torch
+
+            self.bytes = torch.cuda.max_memory_allocated() - self._before
+        elif _STATUS.is_file():
+            self.bytes = _resident_bytes("VmHWM") - self._before
+
+
+_STATUS = Path("/proc/self/status")
+
+
+def _resident_bytes(field: str) -> int:
+    found = re.search(rf"^{field}:\s+(\d+) kB", _STATUS.read_text(), re.MULTILINE)
+    assert found is not None, f"{_STATUS} tells no {field}"
+    return int(found[1]) * 1024

@@ -2,7 +2,7 @@
 
 import dataclasses
 from enum import Enum
-from typing import Any, TypeVar, get_type_hints
+from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 from foundation.core.errors import UserError
 
@@ -40,6 +40,8 @@ def from_plain(kind: type[T], content: dict[str, Any], source: str) -> T:
 
 
 def _restored(hint: Any, value: Any, source: str) -> Any:
+    if get_origin(hint) is list and isinstance(value, list):
+        return [_restored(get_args(hint)[0], item, source) for item in value]
     if dataclasses.is_dataclass(hint) and isinstance(hint, type):
         return from_plain(hint, value, source)
     if isinstance(hint, type) and issubclass(hint, Enum):

@@ -229,6 +229,9 @@ class Attention(nn.Module):
         self.is_rotary = cfg.positions is Positions.rotary
         self.qkv = nn.Linear(cfg.width, 3 * cfg.width, bias=cfg.linear_bias)
         self.out = nn.Linear(cfg.width, cfg.width, bias=cfg.linear_bias)
+        # Keys and values that a task may put before every row, (2, P, N, H): model/sharing.
+        self.prefix: nn.Parameter | None
+        self.register_parameter("prefix", None)
 
     def forward(self, hidden_TD: Tensor, layout: Layout, turn: Rotation | None) -> Tensor:
         """(T, D) -> (T, D)."""
@@ -236,25 +239,42 @@ class Attention(nn.Module):
         if turn is not None:
             qk_T2NH = turn.of_queries_and_keys(qkv_T3NH[:, :2])
             qkv_T3NH = torch.cat([qk_T2NH, qkv_T3NH[:, 2:]], dim=1)
-        mixed_TNH = attend(qkv_T3NH, layout, self.window, self.dropout if self.training else 0.0)
+        dropout = self.dropout if self.training else 0.0
+        mixed_TNH = attend(qkv_T3NH, layout, self.window, dropout, self.prefix)
         out_TD: Tensor = self.out(mixed_TNH.flatten(-2))
         return out_TD
 
 
-def attend(qkv_T3NH: Tensor, layout: Layout, window: int, dropout: float) -> Tensor:
-    """softmax(q·k / √H)·v inside each sequence, (T, N, H): padded per group of similar lengths, then dense products."""
+def attend(qkv_T3NH: Tensor, layout: Layout, window: int, dropout: float, prefix_2PNH: Tensor | None = None) -> Tensor:
+    """softmax(q·k / √H)·v inside each sequence, (T, N, H): padded per group of similar lengths, then dense products.
+
+    prefix_2PNH: keys and values that every token sees before those of its own sequence.
+    """
     mixed = []
     for number, group in enumerate(layout.groups):
         rows, length = group.gather_RL.shape
         whole = len(layout.groups) == 1 and group.dense
         cells = qkv_T3NH if whole else qkv_T3NH.index_select(0, group.gather_RL.flatten())
         q, k, v = cells.unflatten(0, (rows, length)).permute(2, 0, 3, 1, 4)
+        visible = layout.visible(number, window)
+        if prefix_2PNH is not None:
+            k, v, visible = _after_prefix(prefix_2PNH, k, v, visible)
         mix = plain_attention if q.device.type == "cpu" and length <= _PLAIN_UP_TO else fused_attention
-        out_CNH = mix(q, k, v, layout.visible(number, window), dropout).transpose(1, 2).flatten(0, 1)
+        out_CNH = mix(q, k, v, visible, dropout).transpose(1, 2).flatten(0, 1)
         if whole:
             return out_CNH
         mixed.append(out_CNH if group.dense else out_CNH.index_select(0, group.scatter))
     return (torch.cat(mixed) if len(mixed) > 1 else mixed[0]).index_select(0, layout.order)
+
+
+def _after_prefix(
+    prefix_2PNH: Tensor, k: Tensor, v: Tensor, visible: Tensor | None
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Keys and values (R, N, P + L, H), and who may see them: all see the prefix."""
+    keys, values = prefix_2PNH.to(k.dtype).transpose(1, 2).unsqueeze(1).expand(-1, len(k), -1, -1, -1)
+    if visible is not None:
+        visible = F.pad(visible, (prefix_2PNH.shape[1], 0), value=True)
+    return torch.cat([keys, k], dim=2), torch.cat([values, v], dim=2), visible
 
 
 def plain_attention(q: Tensor, k: Tensor, v: Tensor, visible: Tensor | None, dropout: float) -> Tensor:

@@ -1,30 +1,35 @@
 """One cell of a study: one arm, one task, one seed; from the beginning to predictions, scores and a verified model."""
 
 import time
+from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from foundation.core.device import StopRequest
 from foundation.core.distributed import is_main, main_first
 from foundation.core.errors import UserError
 from foundation.core.files import write_json
 from foundation.core.logger import Logger
+from foundation.core.memory import PeakMemory
 from foundation.core.plain import to_plain
 from foundation.core.run import peak_memory_bytes
 from foundation.core.wandb_log import WandbLog, start_wandb
+from foundation.model.sharing.config import WHOLE
 from foundation.task.batches import TaskBatches, TokenRows
-from foundation.task.config import FinetuneConfig
+from foundation.task.costs import TENSORS_FILE, manifest_of, measure, verify_frozen, write_manifest
 from foundation.task.finetuned import Answering, FineTuned, check_reload
 from foundation.task.load import Examples, Labels
 from foundation.task.metrics import Scores, is_collapsed, score
-from foundation.task.predictions import Predictions, write_predictions
-from foundation.task.start import Start
-from foundation.train.loop import StepReport, TrainState, train
+from foundation.task.predictions import ALL_ROWS, Predictions, write_predictions
+from foundation.task.start import Beginning, Start, rate_scale
+from foundation.task.study_config import FinetuneConfig
+from foundation.task.watch import Watch, logs
+from foundation.train.loop import TrainState, train
 from foundation.train.optim import Updater
 
 SCORES_FILE, PREDICTIONS_FILE = "scores.json", "predictions.parquet"
@@ -67,60 +72,56 @@ class Arm:
         return score(self.cfg.task, self.how.labels, split.examples.labels, tuned.answer(split.tokens).predicted)
 
 
-class _Watch:
-    """After every step: numbers go to the log, and with keep=best the weights of the best epoch so far are kept."""
+@dataclass(frozen=True, slots=True)
+class _Cell:
+    """A model, what it is trained on, and how long."""
 
-    def __init__(self, arm: Arm, tuned: FineTuned, logger: Logger, steps_per_epoch: int, stop: StopRequest) -> None:
-        self.arm, self.tuned, self.logger, self.stop = arm, tuned, logger, stop
-        self.steps_per_epoch = steps_per_epoch
-        self.tokens, self.seconds = 0, 0.0
-        self.best: dict[str, Tensor] | None = None
-        self.best_value, self.best_epoch = -torch.inf, arm.cfg.epochs
+    seed: int
+    beginning: Beginning
+    tuned: FineTuned
+    batches: TaskBatches
+    epochs: int
 
-    def __call__(self, state: TrainState, report: StepReport) -> bool:
-        self.tokens += report.n_tokens
-        self.seconds += report.seconds
-        step = state.step
-        if self.logger.is_due(step) or report.skipped:
-            loss = float(report.losses.sum())
-            tokens_per_s = self.tokens / self.seconds
-            metrics = {"train/loss": loss, "optim/lr": report.lr, "optim/grad_norm": report.grad_norm}
-            self.logger.log(step, metrics | {"speed/tokens_per_s": tokens_per_s})
-            self.logger.progress(step, loss, tokens_per_s)
-            self.tokens, self.seconds = 0, 0.0
-        if self.arm.selection is not None and step % self.steps_per_epoch == 0:
-            self._try_epoch(step)
-        return not self.stop.is_set()
-
-    def _try_epoch(self, step: int) -> None:
-        assert self.arm.selection is not None
-        value = self.arm.score(self.tuned, self.arm.selection).values[self.arm.cfg.task.primary.value]
-        self.logger.log(step, {f"eval/selection_{self.arm.cfg.task.primary.value}": value})
-        if value > self.best_value:
-            self.best_value, self.best_epoch = value, step // self.steps_per_epoch
-            self.best = {name: tensor.detach().clone() for name, tensor in self.tuned.objective.state_dict().items()}
-
-    def put_back_best(self) -> None:
-        """With keep=best, the weights of the best epoch; else those of the last stay."""
-        if self.best is not None:
-            self.tuned.objective.load_state_dict(self.best)
+    @property
+    def total_steps(self) -> int:
+        return self.epochs * self.batches.steps_per_epoch
 
 
 def run_cell(arm: Arm, seed: int, folder: Path, run_id: str) -> None:
     """Train, answer, save, check what was saved; scores.json comes last, so a folder with it is complete."""
     started = time.perf_counter()
+    name = f"{arm.cfg.task.name}/{arm.start.name}/seed-{seed}"
+    if is_main():
+        folder.mkdir(parents=True, exist_ok=True)
+    with ExitStack() as stack:
+        with PeakMemory(arm.device.type) as peak:
+            cell = _begin(arm, seed)
+            wandb_log = _start_wandb(arm, seed, folder, run_id, name)
+            logger = stack.enter_context(logs(folder, arm.cfg.logger, cell.total_steps, wandb_log, name))
+            done = _train(arm, cell, logger, name)
+        with main_first():
+            if is_main():
+                verify_frozen(cell.tuned.objective, cell.beginning.weights)
+                record = {**_examine(arm, cell, done, folder, wandb_log), "training_memory_bytes": peak.bytes}
+                record["seconds"] = time.perf_counter() - started
+                logger.log(done["steps"], {f"eval/{key}": value for key, value in record["values"].items()})
+                wandb_log.summary({"baseline": arm.baseline, "collapsed": record["collapsed"], **record["costs"]})
+                write_json(folder / SCORES_FILE, record)
+
+
+def _begin(arm: Arm, seed: int) -> _Cell:
     cfg = arm.cfg
     beginning = arm.start.begin(cfg, arm.how.n_out, seed)
     objective = beginning.objective.to(arm.device)
     tuned = FineTuned(objective, arm.start.foundation.tokenizer, arm.how, cfg.batch_rows, cfg.trainer.precision)
     batches = TaskBatches(arm.train.tokens, arm.targets(), batch_rows=cfg.batch_rows, seed=seed)
-    total_steps = cfg.epochs * batches.steps_per_epoch
-    updater = Updater(objective, cfg.optim, cfg.schedule, total_steps)
-    if is_main():
-        folder.mkdir(parents=True, exist_ok=True)
-    name = f"{cfg.task.name}/{arm.start.name}/seed-{seed}"
+    epochs = max(cfg.epochs, -(-cfg.min_steps // batches.steps_per_epoch))
+    return _Cell(seed, beginning, tuned, batches, epochs)
+
+
+def _start_wandb(arm: Arm, seed: int, folder: Path, run_id: str, name: str) -> WandbLog:
     wandb_log = start_wandb(
-        cfg.logger,
+        arm.cfg.logger,
         run_path=folder,
         name=name,
         group=arm.start.group,
@@ -130,50 +131,48 @@ def run_cell(arm: Arm, seed: int, folder: Path, run_id: str) -> None:
     )
     if not arm.start.is_scratch:
         wandb_log.use_artifact(f"foundation-{arm.start.group}", "foundation")
-    logger = Logger(folder, cfg.logger, total_steps=total_steps, start_step=0, wandb_run=wandb_log, description=name)
-    try:
-        with StopRequest() as stop:
-            watch = _Watch(arm, tuned, logger, batches.steps_per_epoch, stop)
-            state = TrainState(objective, updater, arm.device, cfg.trainer.precision)
-            train(state, batches, seed=seed, micro_batch_rows=cfg.trainer.micro_batch_rows, on_event=watch)
-        if state.step < total_steps:
-            raise UserError(f"stopped in {name}: seeds that are done are kept, and the same command goes on from there")
-        watch.put_back_best()
-        done = {"seed": seed, "steps": total_steps, "epoch_kept": watch.best_epoch, "foundation": beginning.foundation}
-        with main_first():
-            if is_main():
-                record = _examine(arm, tuned, done, folder, wandb_log)
-                record["seconds"] = time.perf_counter() - started
-                logger.log(total_steps, {f"eval/{key}": value for key, value in record["values"].items()})
-                wandb_log.summary({"baseline": arm.baseline, "collapsed": record["collapsed"]})
-                write_json(folder / SCORES_FILE, record)
-    except BaseException:
-        wandb_log.finish(ended_well=False)
-        raise
-    finally:
-        logger.close()
-    wandb_log.finish()
+    return wandb_log
 
 
-def _examine(arm: Arm, tuned: FineTuned, done: dict[str, Any], folder: Path, wandb_log: WandbLog) -> dict[str, Any]:
+def _train(arm: Arm, cell: _Cell, logger: Logger, name: str) -> dict[str, Any]:
+    """All steps, or as many as patience allows; returns what is to be said of them."""
+    cfg, tuned = arm.cfg, cell.tuned
+    objective = tuned.objective
+    scale = partial(rate_scale, cfg, objective.encoder.cfg.layers)
+    updater = Updater(objective, cfg.optim, cfg.schedule, cell.total_steps, scale)
+    with StopRequest() as stop:
+        watch = Watch(
+            objective,
+            logger,
+            stop,
+            steps_per_epoch=cell.batches.steps_per_epoch,
+            trial=None if arm.selection is None else partial(_try_out, arm, tuned, arm.selection),
+            patience=cfg.patience,
+        )
+        state = TrainState(objective, updater, arm.device, cfg.trainer.precision)
+        train(state, cell.batches, seed=cell.seed, micro_batch_rows=cfg.trainer.micro_batch_rows, on_event=watch)
+    if state.step < cell.total_steps and not watch.has_given_up:
+        raise UserError(f"stopped in {name}: seeds that are done are kept, and the same command goes on from there")
+    watch.put_back_best()
+    return {"seed": cell.seed, "steps": state.step, "epoch_kept": watch.best_epoch}
+
+
+def _try_out(arm: Arm, tuned: FineTuned, split: Split) -> tuple[str, float]:
+    metric = arm.cfg.task.primary.value
+    return metric, arm.score(tuned, split).values[metric]
+
+
+def _examine(arm: Arm, cell: _Cell, done: dict[str, Any], folder: Path, wandb_log: WandbLog) -> dict[str, Any]:
     """Answer the reported split, write model and predictions, read the model back; returns what scores.json says."""
-    dev, task = arm.dev.examples, arm.cfg.task
+    dev, task, tuned = arm.dev.examples, arm.cfg.task, cell.tuned
     answers = tuned.answer(arm.dev.tokens)
     scores = score(task, arm.how.labels, dev.labels, answers.predicted)
     value = scores.values[task.primary.value]
-    info = {
-        "name": f"{arm.start.name}/{task.name}/seed-{done['seed']}",
-        "parent": done["foundation"],
-        "tokenizer": tuned.tokenizer.fingerprint,
-        "scores": scores.values,
-    }
-    model = tuned.save(folder / "final", info, _card(info, task.primary.value))
-    difference = check_reload(tuned, folder / "final", dev.text, dev.text_pair)
     predictions = Predictions(
         task=task.name,
         split="dev",
-        seed=done["seed"],
-        foundation=done["foundation"],
+        seed=cell.seed,
+        foundation=cell.beginning.foundation,
         sharing=arm.cfg.sharing.method.value,
         arm=arm.start.name,
         labels=arm.how.labels,
@@ -182,28 +181,53 @@ def _examine(arm: Arm, tuned: FineTuned, done: dict[str, Any], folder: Path, wan
         predicted=answers.predicted,
         logits=answers.logits,
         probabilities=answers.probabilities,
+        data_shard=arm.cfg.shard or ALL_ROWS,
     )
     write_predictions(folder / PREDICTIONS_FILE, [predictions])
-    _show(wandb_log, predictions, dev.text, folder / "final", info)
+    manifest = manifest_of(tuned.objective.state_dict())
+    write_manifest(folder / TENSORS_FILE, manifest)
+    kept = _keep_model(arm, cell, folder / "final", scores.values) if arm.cfg.keep_models else {}
+    costs = measure(tuned.objective, manifest, cell.beginning.weights, folder / "final" if kept else None)
+    _show(wandb_log, predictions, dev.text)
+    if kept:
+        wandb_log.log_model(folder / "final", kept["info"]["name"], "finetuned", kept["info"])
     return {
         **done,
+        "foundation": cell.beginning.foundation,
         "value": value,
         "collapsed": is_collapsed(task.primary, value, arm.baseline),
         **to_plain(scores),
-        "model": model,
-        "reload_difference": difference,
+        "model": kept.get("model"),
+        "reload_difference": kept.get("reload_difference"),
+        "costs": to_plain(costs),
         "peak_memory_bytes": peak_memory_bytes(arm.device.type),
     }
 
 
-def _show(wandb_log: WandbLog, predictions: Predictions, text: list[str], final: Path, info: dict[str, Any]) -> None:
+def _keep_model(arm: Arm, cell: _Cell, final: Path, values: dict[str, float]) -> dict[str, Any]:
+    """Write the model: whole, or what the task has of its own; and read it back."""
+    tuned, task, sharing = cell.tuned, arm.cfg.task, arm.cfg.sharing
+    info = {
+        "name": f"{arm.start.name}/{task.name}/seed-{cell.seed}",
+        "parent": cell.beginning.foundation,
+        "foundation": arm.start.foundation.fingerprint,
+        "tokenizer": tuned.tokenizer.fingerprint,
+        "sharing": to_plain(sharing),
+        "scores": values,
+    }
+    shares = None if sharing.method in WHOLE else cell.beginning.weights
+    model = tuned.save(final, info, _card(info, task.primary.value), shares=shares)
+    difference = check_reload(tuned, final, arm.dev.examples.text, arm.dev.examples.text_pair)
+    return {"info": info, "model": model, "reload_difference": difference}
+
+
+def _show(wandb_log: WandbLog, predictions: Predictions, text: list[str]) -> None:
     """The copies that wandb gets besides the curves."""
     if not wandb_log.active:
         return
     columns = zip(predictions.item_ids, text, predictions.gold.tolist(), predictions.predicted.tolist(), strict=True)
     rows = [list(row) for row in columns][:_TABLE_ROWS]
     wandb_log.log_table("predictions", ["item", "text", "gold", "predicted"], rows)
-    wandb_log.log_model(final, info["name"], "finetuned", info)
 
 
 def _card(info: dict[str, Any], metric: str) -> str:

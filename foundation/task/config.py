@@ -1,12 +1,10 @@
-"""What a task is, and how it is fine-tuned and asked. Read this file first, then readers.py."""
+"""What a task is, and how its model is asked. Read this file first, then readers.py; study_config.py is how it is fine-tuned."""
 
 from dataclasses import dataclass, field
 from enum import Enum
 
-from foundation.core.config import LoggerConfig
 from foundation.core.errors import UserError
-from foundation.task.sharing import SharingConfig
-from foundation.train.config import OptimConfig, ScheduleConfig, TrainerConfig
+from foundation.train.config import TrainerConfig
 
 
 class TaskKind(str, Enum):
@@ -119,70 +117,6 @@ class TaskConfig:
     def check(self) -> None:
         """Raise UserError with every problem at once."""
         if found := self.problems():
-            raise UserError("; ".join(found))
-
-
-class Keep(str, Enum):
-    """last: the weights after the last epoch. best: of the epoch that does best on rows of train set aside for it."""
-
-    last = "last"
-    best = "best"
-
-
-SCRATCH = "scratch"
-
-
-@dataclass(kw_only=True, slots=True)
-class FinetuneConfig:
-    """One task, several seeds, one or two arms.
-
-    foundation, compare: NAME (of <runs_dir>/NAME/final), a folder, or `scratch`: random weights, shape and tokenizer of
-    `like`. seeds: how many, counted from `seed`. name: the arm's folder, when not the sharing method.
-    pooling: mean by default, since a small foundation trained without a sentence task has learnt nothing in its [CLS].
-    dropout: in the encoder and in the head, whatever pretraining had. max_train: so many training rows, nested draws.
-    selection_share: with keep=best, the part of train that picks the epoch; never the reported split.
-    """
-
-    foundation: str = "small"
-    compare: str | None = None
-    like: str = "small"
-    name: str | None = None
-    seeds: int = 3
-    seed: int = 0
-    runs_dir: str = "runs"
-    epochs: int = 3
-    batch_rows: int = 32
-    dropout: float = 0.1
-    pooling: Pooling = Pooling.mean
-    keep: Keep = Keep.last
-    selection_share: float = 0.1
-    max_train: int | None = None
-    task: TaskConfig
-    sharing: SharingConfig
-    optim: OptimConfig
-    schedule: ScheduleConfig
-    trainer: TrainerConfig
-    logger: LoggerConfig
-
-    def check(self) -> None:
-        """Raise UserError with all problems that can be seen before any work is done."""
-        found = self.task.problems()
-        found += [
-            f"{name}={getattr(self, name)} must be at least 1"
-            for name in ("seeds", "epochs", "batch_rows")
-            if getattr(self, name) < 1
-        ]
-        if self.seed < 0:
-            found.append(f"seed={self.seed} must be at least 0")
-        if self.max_train is not None and self.max_train < 2:
-            found.append(f"max_train={self.max_train} must be at least 2, or null for all rows")
-        if not 0 <= self.dropout < 1:
-            found.append(f"dropout={self.dropout} must be in [0, 1)")
-        if not 0 < self.selection_share < 1:
-            found.append(f"selection_share={self.selection_share} must be between 0 and 1")
-        if self.compare is not None and self.compare == self.foundation:
-            found.append(f"compare={self.compare} is the foundation itself: name another, or compare=scratch")
-        if found:
             raise UserError("; ".join(found))
 
 

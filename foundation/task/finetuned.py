@@ -15,6 +15,7 @@ from foundation.core.errors import UserError
 from foundation.core.plain import from_plain, to_plain
 from foundation.data.tokenizer import Tokenizer
 from foundation.model.config import ModelConfig
+from foundation.model.sharing.apply import share, sharing_from_plain
 from foundation.objective.base import clean_example
 from foundation.task.batches import TokenRows, by_length, tokenize
 from foundation.task.config import Pooling, TaskConfig
@@ -22,7 +23,7 @@ from foundation.task.heads import TaskObjective
 from foundation.task.metrics import softmax
 from foundation.train.checkpoint import load_into
 from foundation.train.config import Precision
-from foundation.train.foundation import load_foundation, save_foundation
+from foundation.train.foundation import Foundation, load_foundation, save_foundation, save_part
 from foundation.train.loop import autocast
 
 # Between what was trained and what was saved, after the same arithmetic.
@@ -93,10 +94,10 @@ class FineTuned:
         values = outputs[:, :1].astype(np.float64) * self.how.std + self.how.mean
         return Answers(values[:, 0], values.astype(np.float32), np.empty((len(values), 0)))
 
-    def save(self, folder: Path, info: dict[str, Any], card: str) -> str:
+    def save(self, folder: Path, info: dict[str, Any], card: str, *, shares: Foundation | None) -> str:
         """Write weights, settings and tokenizer as a foundation is written, so that another task can start here.
 
-        Returns the fingerprint of the encoder.
+        shares: write only what is not this foundation's; None: everything. Returns the fingerprint of the encoder.
         """
         content = {
             **info,
@@ -108,6 +109,8 @@ class FineTuned:
             "label_std": self.how.std,
         }
         state, model = self.objective.state_dict(), self.objective.encoder.cfg
+        if shares is not None:
+            return save_part(folder, state, shares, model, content, card)
         return save_foundation(folder, state, model, self.tokenizer, content, card)
 
 
@@ -129,6 +132,8 @@ def load_finetuned(folder: Path, device: torch.device, *, batch_rows: int, preci
     )
     model: ModelConfig = saved.model
     objective = TaskObjective(model, n_out=how.n_out, pooling=how.pooling, dropout=model.dropout)
+    sharing = sharing_from_plain(saved.info.get("sharing", {"method": "full"}), str(folder))
+    objective.encoder = share(objective.encoder, sharing)
     load_into(objective, saved.tensors, str(folder))
     return FineTuned(objective.to(device), saved.tokenizer, how, batch_rows, precision)
 

@@ -14,6 +14,9 @@ from numpy.typing import NDArray
 from foundation.core.errors import UserError
 from foundation.core.files import write_atomically
 
+# data_shard of a run that saw no part but all of the training rows.
+ALL_ROWS = "1/1"
+
 
 @dataclass(frozen=True, slots=True)
 class Predictions:
@@ -22,6 +25,7 @@ class Predictions:
     gold, predicted: (N,) class numbers, or values for regression. logits: (N, K); for regression (N, 1), the values.
     probabilities: (N, K), or (N, 0) for regression. labels: K names, or none for regression.
     foundation: fingerprint of the encoder that the run began with. arm: its name, as in small/full or small/scratch.
+    data_shard: i/k, the part of the training rows that the run saw.
     """
 
     task: str
@@ -36,6 +40,7 @@ class Predictions:
     predicted: NDArray[np.float64]
     logits: NDArray[np.float32]
     probabilities: NDArray[np.float64]
+    data_shard: str = ALL_ROWS
 
     def __len__(self) -> int:
         return len(self.item_ids)
@@ -62,6 +67,7 @@ def write_predictions(path: Path, runs: Sequence[Predictions]) -> None:
             "foundation": [run.foundation] * len(run),
             "sharing": [run.sharing] * len(run),
             "arm": [run.arm] * len(run),
+            "data_shard": [run.data_shard] * len(run),
             "labels": [run.labels] * len(run),
         }
         tables.append(pa.table(columns, schema=_schema()))
@@ -72,7 +78,7 @@ def write_predictions(path: Path, runs: Sequence[Predictions]) -> None:
 def _schema() -> Any:
     import pyarrow as pa
 
-    words = ("task", "split", "item_id", "gold_label", "predicted_label", "foundation", "sharing", "arm")
+    words = ("task", "split", "item_id", "gold_label", "predicted_label", "foundation", "sharing", "arm", "data_shard")
     kinds = {name: pa.string() for name in words} | {
         "gold": pa.float64(),
         "predicted": pa.float64(),
@@ -94,7 +100,9 @@ def _schema() -> Any:
         "logits",
         "probabilities",
     )
-    return pa.schema([(name, kinds[name]) for name in (*order, "seed", "foundation", "sharing", "arm", "labels")])
+    return pa.schema(
+        [(name, kinds[name]) for name in (*order, "seed", "foundation", "sharing", "arm", "data_shard", "labels")]
+    )
 
 
 def _names(numbers: NDArray[np.float64], labels: list[str]) -> list[str | None]:
@@ -108,7 +116,7 @@ def read_predictions(path: Path) -> list[Predictions]:
     if not path.is_file():
         raise UserError(f"no predictions at {path}: make them with python -m foundation.finetune")
     rows = parquet.read_table(path).to_pylist()
-    keys = ("task", "split", "seed", "foundation", "sharing", "arm")
+    keys = ("task", "split", "seed", "foundation", "sharing", "arm", "data_shard")
     runs: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
     for row in rows:
         runs.setdefault(tuple(row[key] for key in keys), []).append(row)

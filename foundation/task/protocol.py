@@ -13,25 +13,26 @@ from foundation.core.device import choose_device
 from foundation.core.errors import UserError
 from foundation.core.files import read_json, write_json
 from foundation.core.memory import keep_freed_memory
-from foundation.core.randomness import rng
 from foundation.core.run import Run, open_run, run_exists
 from foundation.task.batches import tokenize
 from foundation.task.cell import PREDICTIONS_FILE, SCORES_FILE, Arm, Split, run_cell
-from foundation.task.config import FinetuneConfig, Keep
 from foundation.task.finetuned import Answering
 from foundation.task.interval import Interval, difference_interval
 from foundation.task.load import Examples, TaskData, load_task
 from foundation.task.metrics import baseline
 from foundation.task.predictions import read_predictions, write_predictions
 from foundation.task.results import ArmResult, StudyResult, study_table, summarize
-from foundation.task.start import Start, find_start
+from foundation.task.rows import CHOICE_SEED, choose_rows
+from foundation.task.start import Start, arm_config, find_start
+from foundation.task.study_config import FinetuneConfig
 
 # Where and how fast, or which cells; not what a cell gives. `start`, `data` hold the fingerprints of what is used.
 SPEED_ONLY = frozenset(
-    {"trainer", "logger", "runs_dir", "foundation", "compare", "like", "name", "seeds", "seed", "task.local"}
+    {
+        *("trainer", "logger", "runs_dir", "task.local", "foundation", "compare", "like", "parent", "name"),
+        *("seeds", "seed", "methods", "n_train", "n_subsets", "keep_models"),
+    }
 )
-# Rows are chosen by the task alone: every seed of every arm sees the same ones.
-_CHOICE_SEED = 0
 
 
 def finetune(cfg: FinetuneConfig, settings: dict[str, Any]) -> StudyResult:
@@ -65,6 +66,7 @@ def prepare_arm(
     cfg: FinetuneConfig, settings: dict[str, Any], start: Start, data: TaskData, device: torch.device
 ) -> Arm:
     """Choose the rows, tokenise them once, and try the foundation on before any work is done."""
+    cfg, settings = arm_config(cfg, settings, is_scratch=start.is_scratch)
     train, selection = choose_rows(cfg, data.train)
     how = Answering(cfg.task, data.labels, cfg.pooling, start.seq_len, *_scale(cfg, train))
     splits = [
@@ -93,18 +95,6 @@ def prepare_arm(
         baseline=baseline(cfg.task, data.labels, train.labels, data.dev.labels),
         device=device,
     )
-
-
-def choose_rows(cfg: FinetuneConfig, train: Examples) -> tuple[Examples, Examples | None]:
-    """Rows to train on, and with keep=best those that pick the epoch; max_train of 100 are among max_train of 200."""
-    order = rng(_CHOICE_SEED, "subset").permutation(len(train))[: cfg.max_train]
-    n_selection = round(cfg.selection_share * len(order)) if cfg.keep is Keep.best else 0
-    if cfg.keep is Keep.best and not 0 < n_selection < len(order):
-        raise UserError(
-            f"{len(order)} training rows leave none for selection_share={cfg.selection_share}: use keep=last"
-        )
-    chosen = np.sort(order[n_selection:])
-    return train.take(chosen), train.take(np.sort(order[:n_selection])) if n_selection else None
 
 
 def _scale(cfg: FinetuneConfig, train: Examples) -> tuple[float, float]:
@@ -177,5 +167,5 @@ def _compare(arms: list[Arm], results: list[ArmResult]) -> Interval:
         arms[0].dev.examples.labels,
         *(np.stack([run.predicted for run in result.predictions]) for result in reversed(results)),
         n_labels=len(arms[0].how.labels),
-        seed=_CHOICE_SEED,
+        seed=CHOICE_SEED,
     )

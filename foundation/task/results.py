@@ -51,6 +51,7 @@ def study_table(study: StudyResult) -> str:
     ]
     if study.difference is not None:
         lines += _difference_lines(study.difference, study.arms)
+    lines += [f"  {arm.name:<{width}}  {cost_line(arm)}" for arm in study.arms]
     lines += [f"  {arm.name:<{width}}  {arm.folder}" for arm in study.arms]
     return "\n".join(lines)
 
@@ -72,3 +73,43 @@ def _difference_lines(difference: Interval, arms: list[ArmResult]) -> list[str]:
         f"[{difference.low:+.3f}, {difference.high:+.3f}]",
         f"  ({RESAMPLES:,} resamples of items, paired, and of seeds: about these foundations, not about how they are made)",
     ]
+
+
+@dataclass(frozen=True, slots=True)
+class ArmCosts:
+    """Means over an arm's seeds; None where it was not measured. shared_share: as in costs.Costs."""
+
+    trainable: float
+    parameters: float
+    shared_share: float
+    stored_bytes: float | None
+    training_memory_bytes: float | None
+    seconds: float
+
+
+def arm_costs(arm: ArmResult) -> ArmCosts:
+    """What an arm costs for one task and one seed."""
+    seeds = arm.summary["seeds"]
+
+    def mean(values: list[float | None]) -> float | None:
+        there = [value for value in values if value is not None]
+        return float(np.mean(there)) if there else None
+
+    costs = {name: mean([seed["costs"][name] for seed in seeds]) for name in seeds[0]["costs"]}
+    whole = {name: mean([seed[name] for seed in seeds]) for name in ("training_memory_bytes", "seconds")}
+    return ArmCosts(**costs, **whole)  # type: ignore[arg-type]
+
+
+def cost_line(arm: ArmResult) -> str:
+    """For the terminal: what is trained, kept and needed."""
+    costs = arm_costs(arm)
+    return (
+        f"{costs.trainable:,.0f} of {costs.parameters:,.0f} parameters trained, {in_megabytes(costs.stored_bytes)} a task, "
+        f"{costs.shared_share:.2%} as in the foundation, {in_megabytes(costs.training_memory_bytes)} to train, "
+        f"{costs.seconds:.0f} s"
+    )
+
+
+def in_megabytes(n_bytes: float | None) -> str:
+    """n_bytes as a terminal shows it."""
+    return "– MB" if n_bytes is None else f"{n_bytes / 1e6:,.2f} MB"

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from foundation.core.errors import UserError
@@ -17,6 +18,8 @@ from foundation.model.encoder import Encoder
 from foundation.train.checkpoint import KeyReport, load_into, load_tensors, save_tensors, weights_fingerprint
 
 _ENCODER = "encoder."
+# In config.json of a folder that holds only a part of the weights: where the others are.
+_SHARES = "shares"
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,9 +37,23 @@ class Foundation:
         """Content hash of the encoder's weights."""
         return str(self.info["fingerprint"])
 
+    @property
+    def encoder_tensors(self) -> dict[str, Tensor]:
+        """The encoder's weights, under the names they have in an objective."""
+        return {name: tensor for name, tensor in self.tensors.items() if name.startswith(_ENCODER)}
+
     def load_encoder(self, encoder: Encoder) -> KeyReport:
-        """Copy the weights into an encoder of the same shape. Heads count as unexpected; a missing weight raises UserError."""
+        """Copy the weights into an encoder of the same shape. Heads count as unexpected; a missing weight raises UserError.
+
+        So does a weight that a task has added to its encoder: without it, it would be another encoder.
+        """
         own = {n.removeprefix(_ENCODER) if n.startswith(_ENCODER) else n: t for n, t in self.tensors.items()}
+        added = {name.removeprefix(_ENCODER) for name in self.encoder_tensors} - encoder.state_dict().keys()
+        if added:
+            raise UserError(
+                f"{self.path} has {len(added)} weights that a task has added to its encoder, among them {min(added)}: "
+                "start from a fine-tune with sharing=full or sharing=top_k, or from the foundation itself"
+            )
         return load_into(encoder, own, str(self.path))
 
 
@@ -44,27 +61,58 @@ def save_foundation(
     folder: Path, state: dict[str, Tensor], model: ModelConfig, tokenizer: Tokenizer, info: dict[str, Any], card: str
 ) -> str:
     """Write `folder` whole or not at all, in place of one that is there; returns the encoder's fingerprint."""
-    encoder = {name: tensor for name, tensor in state.items() if name.startswith(_ENCODER)}
-    fingerprint = weights_fingerprint(encoder)
+    fingerprint = _encoder_fingerprint(state)
+    content = {"model": to_plain(model), "fingerprint": fingerprint, **info}
+    _write(folder, state, tokenizer, content, card)
+    return fingerprint
+
+
+def save_part(
+    folder: Path, state: dict[str, Tensor], parent: Foundation, model: ModelConfig, info: dict[str, Any], card: str
+) -> str:
+    """Write of `state` only what is not, bit for bit, `parent`'s, and where the rest is; returns the encoder's fingerprint.
+
+    The way to the parent is kept relative to `folder`: both may move together.
+    """
+    shared = parent.encoder_tensors
+    own = {name: t for name, t in state.items() if name not in shared or not torch.equal(t.cpu(), shared[name])}
+    fingerprint = _encoder_fingerprint(state)
+    where = os.path.relpath(parent.path.resolve(), folder.resolve())
+    content = {
+        "model": to_plain(model),
+        "fingerprint": fingerprint,
+        **info,
+        _SHARES: {"path": where, "fingerprint": parent.fingerprint, "tensors": len(state) - len(own)},
+    }
+    _write(folder, own, None, content, card)
+    return fingerprint
+
+
+def _encoder_fingerprint(state: dict[str, Tensor]) -> str:
+    return weights_fingerprint({name: tensor for name, tensor in state.items() if name.startswith(_ENCODER)})
+
+
+def _write(
+    folder: Path, state: dict[str, Tensor], tokenizer: Tokenizer | None, content: dict[str, Any], card: str
+) -> None:
     if folder.exists():
         shutil.rmtree(folder)
     try:
         with folder_in_progress(folder) as partial:
             save_tensors(partial / "model.safetensors", state)
-            tokenizer.save(partial / "tokenizer.json")
-            (partial / "card.md").write_text(card.replace("{fingerprint}", fingerprint), encoding="utf-8")
-            content = {"model": to_plain(model), "fingerprint": fingerprint, **info}
-            content["weights_hash"] = hash_file(partial / "model.safetensors")
+            if tokenizer is not None:
+                tokenizer.save(partial / "tokenizer.json")
+            (partial / "card.md").write_text(card.replace("{fingerprint}", content["fingerprint"]), encoding="utf-8")
+            content = {**content, "weights_hash": hash_file(partial / "model.safetensors")}
             write_json(partial / "config.json", content)
     except OSError as error:
         raise UserError(
             f"could not write {folder} ({os.strerror(error.errno or 0)}); the checkpoints are untouched: resume=true tries again"
         ) from error
-    return fingerprint
 
 
 def load_foundation(folder: Path) -> Foundation:
-    """Read and verify `final/`. Raises UserError when it is absent or damaged."""
+    """Read and verify `final/`, with what it shares with another. Raises UserError when it is absent or damaged."""
     if not (folder / "config.json").is_file():
         raise UserError(f"no foundation at {folder}: make one with  python -m foundation.pretrain +exp=small")
     info = read_json(folder / "config.json")
@@ -74,7 +122,28 @@ def load_foundation(folder: Path) -> Foundation:
             f"{path} is damaged: its content does not match the hash in config.json; make it again or restore a copy"
         )
     model = from_plain(ModelConfig, info["model"], str(folder / "config.json"))
+    if _SHARES in info:
+        return _with_parent(folder, model, info, load_tensors(path))
     return Foundation(folder, model, Tokenizer.load(folder / "tokenizer.json"), load_tensors(path), info)
+
+
+def _with_parent(folder: Path, model: ModelConfig, info: dict[str, Any], own: dict[str, Tensor]) -> Foundation:
+    """A task's own weights, and around them those of the foundation that it shares, both verified."""
+    shares = info[_SHARES]
+    place = Path(os.path.normpath(folder.resolve() / shares["path"]))
+    if not (place / "config.json").is_file():
+        raise UserError(
+            f"{folder} holds only what its task has changed in the foundation {shares['fingerprint']}, and that is not "
+            f"at {place}: put it back there"
+        )
+    parent = load_foundation(place)
+    tensors = parent.encoder_tensors | own
+    if parent.fingerprint != shares["fingerprint"] or _encoder_fingerprint(tensors) != info["fingerprint"]:
+        raise UserError(
+            f"{place} is {parent.fingerprint} now, and {folder} was made for the foundation {shares['fingerprint']}: "
+            "put that one back, or fine-tune again"
+        )
+    return Foundation(folder, model, parent.tokenizer, tensors, info)
 
 
 def find_foundation(spec: str, runs_dir: Path, setting: str = "foundation") -> Path:

@@ -1,8 +1,9 @@
 """One update of the weights: rate from the schedule, gradient clipping, step, clear."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -11,6 +12,11 @@ from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 from foundation.core.errors import UserError
 from foundation.train.config import AdamWConfig, MuonConfig, OptimConfig, ScheduleConfig
 from foundation.train.schedule import multiplier
+
+# Full name, owner, own name, parameter.
+Owned: TypeAlias = tuple[str, nn.Module, str, nn.Parameter]
+# What a parameter's rate is multiplied by, from its full name.
+RateScale: TypeAlias = Callable[[str], float]
 
 # So many updates lost one after the other is no accident any more.
 MAX_SKIPPED_IN_A_ROW = 5
@@ -21,8 +27,8 @@ def is_decayed(module: nn.Module, name: str) -> bool:
     return isinstance(module, nn.Linear | nn.Embedding) and name == "weight"
 
 
-def _owned_parameters(module: nn.Module) -> Iterator[tuple[str, nn.Module, str, nn.Parameter]]:
-    """(full name, owner, own name, parameter) of every trainable parameter, a shared one once."""
+def _owned_parameters(module: nn.Module) -> Iterator[Owned]:
+    """Every trainable parameter, a shared one once."""
     seen: set[int] = set()
     for prefix, owner in module.named_modules():
         for name, parameter in owner.named_parameters(recurse=False):
@@ -31,45 +37,68 @@ def _owned_parameters(module: nn.Module) -> Iterator[tuple[str, nn.Module, str, 
                 yield (f"{prefix}.{name}" if prefix else name), owner, name, parameter
 
 
-def _adamw(named: list[tuple[nn.Parameter, bool]], cfg: AdamWConfig) -> torch.optim.Optimizer:
-    groups = [
-        {"params": [p for p, decayed in named if decayed], "weight_decay": cfg.weight_decay},
-        {"params": [p for p, decayed in named if not decayed], "weight_decay": 0.0},
-    ]
+def same_rate(name: str) -> float:
+    """Every parameter learns at the optimizer's own rate."""
+    return 1.0
+
+
+def _adamw(owned: list[Owned], cfg: AdamWConfig, rate_scale: RateScale) -> torch.optim.Optimizer:
+    groups: dict[tuple[bool, float], list[nn.Parameter]] = {}
+    for full, owner, name, parameter in owned:
+        groups.setdefault((is_decayed(owner, name), rate_scale(full)), []).append(parameter)
     return torch.optim.AdamW(
-        [group for group in groups if group["params"]], lr=cfg.lr, betas=(cfg.beta1, cfg.beta2), eps=cfg.eps, fused=True
+        [
+            {"params": parameters, "lr": cfg.lr * scale, "weight_decay": cfg.weight_decay if decayed else 0.0}
+            for (decayed, scale), parameters in groups.items()
+        ],
+        lr=cfg.lr,
+        betas=(cfg.beta1, cfg.beta2),
+        eps=cfg.eps,
+        fused=True,
     )
 
 
-def build_optimizers(module: nn.Module, cfg: OptimConfig) -> list[torch.optim.Optimizer]:
+def build_optimizers(
+    module: nn.Module, cfg: OptimConfig, rate_scale: RateScale = same_rate
+) -> list[torch.optim.Optimizer]:
     """The optimizers of a config, each over its share of the trainable parameters."""
     owned = list(_owned_parameters(module))
     if not owned:
         raise UserError("there is nothing to train: every parameter is frozen")
     match cfg:
         case AdamWConfig():
-            return [_adamw([(p, is_decayed(owner, name)) for _, owner, name, p in owned], cfg)]
+            return [_adamw(owned, cfg, rate_scale)]
         case MuonConfig():
-            inner = {
-                id(p)
-                for full, owner, _, p in owned
-                if isinstance(owner, nn.Linear) and ".layers." in full and p.ndim == 2
-            }
-            rest = [(p, is_decayed(owner, name)) for _, owner, name, p in owned if id(p) not in inner]
+            inner = [item for item in owned if _is_muons(*item)]
+            rest = [item for item in owned if not _is_muons(*item)]
+            groups: dict[float, list[nn.Parameter]] = {}
+            for full, _, _, parameter in inner:
+                groups.setdefault(rate_scale(full), []).append(parameter)
+            adamw = _adamw(rest, cfg.adamw, rate_scale)
+            if not inner:  # all of them are frozen
+                return [adamw]
             muon = torch.optim.Muon(
-                [p for *_, p in owned if id(p) in inner],
+                [{"params": parameters, "lr": cfg.muon_lr * scale} for scale, parameters in groups.items()],
                 lr=cfg.muon_lr,
                 momentum=cfg.momentum,
                 weight_decay=cfg.muon_weight_decay,
                 adjust_lr_fn="match_rms_adamw",
             )
-            return [muon, _adamw(rest, cfg.adamw)]
+            return [muon, adamw]
     raise TypeError(f"no optimizer for {type(cfg).__name__}")
+
+
+def _is_muons(full: str, owner: nn.Module, name: str, parameter: nn.Parameter) -> bool:
+    """Matrices inside the encoder's layers."""
+    return isinstance(owner, nn.Linear) and ".layers." in full and parameter.ndim == 2
 
 
 @dataclass(frozen=True, slots=True)
 class UpdateReport:
-    """grad_norm: L2 over all gradients before clipping. skipped: the update was not made, since loss or norm is not finite."""
+    """grad_norm: L2 over all gradients before clipping. lr: the first optimizer's, of the parameters with the highest.
+
+    skipped: the update was not made, since loss or norm is not finite.
+    """
 
     grad_norm: float
     lr: float
@@ -79,9 +108,16 @@ class UpdateReport:
 class Updater:
     """Owns the optimizers of a module over a run of total_steps."""
 
-    def __init__(self, module: nn.Module, cfg: OptimConfig, schedule: ScheduleConfig, total_steps: int) -> None:
+    def __init__(
+        self,
+        module: nn.Module,
+        cfg: OptimConfig,
+        schedule: ScheduleConfig,
+        total_steps: int,
+        rate_scale: RateScale = same_rate,
+    ) -> None:
         self.cfg, self.schedule, self.total_steps = cfg, schedule, total_steps
-        self.optimizers = build_optimizers(module, cfg)
+        self.optimizers = build_optimizers(module, cfg, rate_scale)
         self.names = {id(parameter): name for name, _, _, parameter in _owned_parameters(module)}
         self._parameters = [parameter for *_, parameter in _owned_parameters(module)]
         self._base_lr = [[group["lr"] for group in optimizer.param_groups] for optimizer in self.optimizers]
@@ -114,7 +150,7 @@ class Updater:
                 f"(loss {loss.item()}, gradient norm {grad_norm}): the weights may hold a NaN, or the learning rate "
                 f"{self._base_lr[0][0]:g} is too high; resume from the last checkpoint with a lower one under another name"
             )
-        return UpdateReport(grad_norm, self._base_lr[0][0] * scale, not is_finite)
+        return UpdateReport(grad_norm, max(self._base_lr[0]) * scale, not is_finite)
 
     def _step(self, scale: float) -> None:
         for optimizer, base in zip(self.optimizers, self._base_lr, strict=True):

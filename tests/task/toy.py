@@ -11,10 +11,11 @@ from tokenizers.pre_tokenizers import Whitespace
 
 from foundation.core.config import LoggerConfig, WandbMode
 from foundation.data.tokenizer import SPECIAL_TOKENS, Tokenizer
+from foundation.model.sharing.config import SharingConfig, SharingMethod
 from foundation.objective.masked_lm import MaskedLMHead
-from foundation.task.config import FinetuneConfig, Pooling, TaskConfig
+from foundation.task.config import Pooling, TaskConfig
 from foundation.task.heads import TaskObjective
-from foundation.task.sharing import SharingConfig, SharingMethod
+from foundation.task.study_config import FinetuneConfig
 from foundation.train.config import AdamWConfig, ScheduleConfig, Shape, TrainerConfig
 from foundation.train.foundation import save_foundation
 from tests.builders import modern_config
@@ -70,6 +71,7 @@ def settings(runs_dir: Path, task: TaskConfig, **changed: object) -> FinetuneCon
         "seeds": 2,
         "epochs": 6,
         "batch_rows": 16,
+        "min_steps": 0,
         "task": task,
         "sharing": SharingConfig(method=SharingMethod.full),
         "optim": AdamWConfig(lr=3e-3),
