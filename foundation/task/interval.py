@@ -7,6 +7,7 @@ seeds). A resample is a count for each item, so every metric is a weighted one, 
 Letters: B resamples · S seeds · N items · K labels
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -34,14 +35,44 @@ class Interval:
     n_seeds: tuple[int, int]
 
 
-def difference_interval(
+@dataclass(frozen=True, slots=True)
+class Differences:
+    """Second arm minus first: as it is, and in every resample, (B,)."""
+
+    difference: float
+    resampled: Floats
+    n_items: int
+    n_seeds: tuple[int, int]
+
+    @property
+    def interval(self) -> Interval:
+        """The middle 95 %."""
+        low, high = np.quantile(self.resampled, [0.025, 0.975])
+        return Interval(self.difference, float(low), float(high), self.n_items, self.n_seeds)
+
+
+def macro_differences(tasks: Sequence[Differences]) -> Differences:
+    """Of the mean over tasks: each task's items and seeds are resampled on their own, and resamples are averaged.
+
+    The tasks themselves are not: the interval is about these tasks. n_items: of all together; n_seeds: the fewest.
+    """
+    fewest = [min(task.n_seeds[arm] for task in tasks) for arm in (0, 1)]
+    return Differences(
+        float(np.mean([task.difference for task in tasks])),
+        np.mean([task.resampled for task in tasks], axis=0),
+        sum(task.n_items for task in tasks),
+        (fewest[0], fewest[1]),
+    )
+
+
+def resampled_differences(
     metric: Metric, gold: NDArray[np.int64] | Floats, first_SN: Floats, second_SN: Floats, *, n_labels: int, seed: int
-) -> Interval:
-    """Interval of the difference `second − first` of a metric.
+) -> Differences:
+    """The difference `second − first` of a metric, resampled.
 
     Args:
         gold: (N,) class numbers, or values. first_SN, second_SN: the answers of each arm's runs to the same items.
-        n_labels: 0 for regression.
+        n_labels: 0 for regression. seed: of the draws; tasks that are averaged need one each.
     """
     arms = (first_SN, second_SN)
     n_items = len(gold)
@@ -58,11 +89,17 @@ def difference_interval(
             drawn = draws.integers(len(values_SB), size=values_SB.shape)
             means.append(np.take_along_axis(values_SB, drawn, axis=0).mean(axis=0))
         differences.append(means[1] - means[0])
-    low, high = np.quantile(np.concatenate(differences), [0.025, 0.975])
     once = np.ones((1, n_items))
     plain = [np.mean([weighted_metric(metric, gold, run, once, n_labels) for run in arm]) for arm in arms]
     sizes = (len(first_SN), len(second_SN))
-    return Interval(float(plain[1] - plain[0]), float(low), float(high), n_items, sizes)
+    return Differences(float(plain[1] - plain[0]), np.concatenate(differences), n_items, sizes)
+
+
+def difference_interval(
+    metric: Metric, gold: NDArray[np.int64] | Floats, first_SN: Floats, second_SN: Floats, *, n_labels: int, seed: int
+) -> Interval:
+    """Interval of what resampled_differences gives."""
+    return resampled_differences(metric, gold, first_SN, second_SN, n_labels=n_labels, seed=seed).interval
 
 
 def weighted_metric(

@@ -2,6 +2,9 @@
 
 import sys
 import time
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +20,12 @@ from foundation.core.run import Run, open_run, run_exists
 from foundation.task.batches import tokenize
 from foundation.task.cell import PREDICTIONS_FILE, SCORES_FILE, Arm, Split, run_cell
 from foundation.task.finetuned import Answering
-from foundation.task.interval import Interval, difference_interval
+from foundation.task.interval import Differences, resampled_differences
 from foundation.task.load import Examples, TaskData, load_task
 from foundation.task.metrics import baseline
 from foundation.task.predictions import read_predictions, write_predictions
 from foundation.task.results import ArmResult, StudyResult, study_table, summarize
-from foundation.task.rows import CHOICE_SEED, choose_rows
+from foundation.task.rows import choose_rows
 from foundation.task.start import Start, arm_config, find_start
 from foundation.task.study_config import FinetuneConfig
 
@@ -36,24 +39,45 @@ SPEED_ONLY = frozenset(
 
 
 def finetune(cfg: FinetuneConfig, settings: dict[str, Any]) -> StudyResult:
-    """Run every cell that is not there yet, put all of them together, and print what they say."""
+    """Run every cell of one task that is not there yet, put all of them together, and print what they say."""
+    with workplace(cfg) as device:
+        find_starts(cfg)  # a missing foundation is said before the data is read
+        study = run_study(cfg, settings, read_data(cfg), device)
+        say(study_table(study))
+        return study
+
+
+@contextmanager
+def workplace(cfg: FinetuneConfig) -> Iterator[torch.device]:
+    """The device, this rank among the others, memory and threads as asked."""
     keep_freed_memory()
     device = choose_device(cfg.trainer.device)
     distributed.setup(device.type)
     if cfg.trainer.threads:
         torch.set_num_threads(cfg.trainer.threads)
     try:
-        starts = [find_start(spec, cfg) for spec in (cfg.foundation, cfg.compare) if spec is not None]
-        with distributed.main_first():
-            data = load_task(cfg.task, Path(cfg.runs_dir))
-        say(*data.notes)
-        arms = [prepare_arm(cfg, settings, start, data, device) for start in starts]
-        results = [run_arm(arm, data) for arm in arms]
-        study = StudyResult(results, _compare(arms, results) if len(arms) == 2 else None)
-        say(study_table(study))
-        return study
+        yield device
     finally:
         distributed.shutdown()
+
+
+def find_starts(cfg: FinetuneConfig) -> list[Start]:
+    """The arms of `foundation` and `compare`. Raises UserError where one is not there."""
+    return [find_start(spec, cfg) for spec in (cfg.foundation, cfg.compare) if spec is not None]
+
+
+def read_data(cfg: FinetuneConfig) -> TaskData:
+    """The task's examples; one rank reads first, since some are made then."""
+    with distributed.main_first():
+        return load_task(cfg.task, Path(cfg.runs_dir))
+
+
+def run_study(cfg: FinetuneConfig, settings: dict[str, Any], data: TaskData, device: torch.device) -> StudyResult:
+    """One task's arms."""
+    say(*data.notes)
+    arms = [prepare_arm(cfg, settings, start, data, device) for start in find_starts(cfg)]
+    results = [run_arm(arm, data) for arm in arms]
+    return StudyResult(results, _compare(arms[0], results) if len(arms) == 2 else None)
 
 
 def say(*lines: str) -> None:
@@ -160,12 +184,13 @@ def _collect(arm: Arm, data: TaskData, run: Run) -> None:
     write_predictions(folder / PREDICTIONS_FILE, runs)
 
 
-def _compare(arms: list[Arm], results: list[ArmResult]) -> Interval:
+def _compare(arm: Arm, results: list[ArmResult]) -> Differences:
     """How the first arm differs from the second, over all seeds that are there."""
-    return difference_interval(
-        arms[0].cfg.task.primary,
-        arms[0].dev.examples.labels,
+    return resampled_differences(
+        arm.cfg.task.primary,
+        arm.dev.examples.labels,
         *(np.stack([run.predicted for run in result.predictions]) for result in reversed(results)),
-        n_labels=len(arms[0].how.labels),
-        seed=CHOICE_SEED,
+        n_labels=len(arm.how.labels),
+        # A task has draws of its own, or those of two tasks would go together in a mean over them.
+        seed=zlib.crc32(arm.cfg.task.name.encode()),
     )

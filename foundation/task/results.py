@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from foundation.task.interval import RESAMPLES, Interval
+from foundation.task.interval import RESAMPLES, Differences, Interval
 from foundation.task.predictions import Predictions
 
 
@@ -25,7 +25,7 @@ class StudyResult:
     """All arms, and how the first differs from the second where there are two."""
 
     arms: list[ArmResult]
-    difference: Interval | None
+    difference: Differences | None
 
 
 def summarize(values: list[float]) -> dict[str, float | None]:
@@ -50,7 +50,7 @@ def study_table(study: StudyResult) -> str:
         *(_arm_line(arm, width) for arm in study.arms),
     ]
     if study.difference is not None:
-        lines += _difference_lines(study.difference, study.arms)
+        lines += _difference_lines(study.difference.interval, study.arms)
     lines += [f"  {arm.name:<{width}}  {cost_line(arm)}" for arm in study.arms]
     lines += [f"  {arm.name:<{width}}  {arm.folder}" for arm in study.arms]
     return "\n".join(lines)
