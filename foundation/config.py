@@ -21,6 +21,7 @@ from omegaconf.errors import OmegaConfBaseException
 from foundation.core.config import LoggerConfig
 from foundation.core.errors import UserError
 from foundation.data.config import BatchesConfig, DataConfig, TokenizerConfig
+from foundation.evaluation.config import HeldOutConfig, MinimalPairsConfig
 from foundation.model.config import ModelConfig
 from foundation.model.sharing import config as sharing
 from foundation.objective.config import ObjectiveConfig, SentenceTask
@@ -92,6 +93,7 @@ _KINDS: dict[str, dict[str, type]] = {
     "optim": {"adamw_schema": AdamWConfig, "muon_schema": MuonConfig},
     "sharing": {f"{method.value}_schema": kind for method, kind in sharing.KINDS.items()},
     "task": {"suite_schema": SuiteConfig},
+    "evaluation": {"held_out_schema": HeldOutConfig, "minimal_pairs_schema": MinimalPairsConfig},
 }
 
 

@@ -41,11 +41,12 @@ class TokenTable:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SplitCounts:
-    """How much text one split holds; a word is what white space separates."""
+    """How much text one split holds; a word is what white space separates, bytes are those of UTF-8."""
 
     documents: int
     sentences: int
     words: int
+    bytes: int
     tokens: int
 
 
@@ -53,7 +54,7 @@ class SplitCounts:
 class Corpus:
     """Both splits, memory-mapped, with the tokenizer that made them.
 
-    manifest: content of manifest.json: counts of each split (documents, sentences, words, tokens), settings, hashes.
+    manifest: content of manifest.json: counts of each split (see SplitCounts), settings, hashes.
     """
 
     path: Path
@@ -84,7 +85,7 @@ class Corpus:
         tokenizer = Tokenizer.load(path / TOKENIZER)
         if tokenizer.fingerprint != manifest["tokenizer_fingerprint"]:
             raise _damaged(path, f"{TOKENIZER} is not the one that made it")
-        train, held_out = (_table(path / split, manifest["id_dtype"]) for split in ("train", "held_out"))
+        train, held_out = (open_table(path / split, manifest["id_dtype"]) for split in ("train", "held_out"))
         return cls(path, manifest, tokenizer, train, held_out)
 
 
@@ -103,7 +104,8 @@ def _damaged(folder: Path, what: str) -> UserError:
     return UserError(f"the corpus at {folder} is damaged: {what}. Delete the folder and it will be made again")
 
 
-def _table(folder: Path, id_dtype: str) -> TokenTable:
+def open_table(folder: Path, id_dtype: str) -> TokenTable:
+    """The files that a SplitWriter left in `folder`, memory-mapped."""
     return TokenTable(
         ids=np.memmap(folder / IDS, dtype=id_dtype, mode="r"),
         documents=np.memmap(folder / DOCUMENTS, dtype=np.int64, mode="r"),

@@ -30,15 +30,15 @@ class SplitWriter:
             bounds.write(np.zeros(1, dtype=np.int64).data)
         self._waiting: list[str] = []  # sentences
         self._ends: list[int] = []  # for each waiting document, how many sentences wait up to its end
-        self._words: list[int] = []
-        self._n_documents = self._n_sentences = self._n_words = self._n_tokens = 0
+        self._sizes: list[tuple[int, int]] = []  # words and bytes of each waiting document
+        self._n_documents = self._n_sentences = self._n_words = self._n_bytes = self._n_tokens = 0
         self.unigrams: NDArray[np.int64] = np.zeros(tokenizer.vocab_size, dtype=np.int64)
 
     def add(self, text: str, n_words: int) -> None:
         """Append one document."""
         self._waiting.extend(split_sentences(text))
         self._ends.append(len(self._waiting))
-        self._words.append(n_words)
+        self._sizes.append((n_words, len(text.encode())))
         if len(self._waiting) >= _SENTENCES_PER_BATCH:
             self._flush()
 
@@ -52,7 +52,11 @@ class SplitWriter:
         if not self._n_tokens:
             raise UserError(f"no document of the {self._folder.name} split has a single token: give more text")
         return SplitCounts(
-            documents=self._n_documents, sentences=self._n_sentences, words=self._n_words, tokens=self._n_tokens
+            documents=self._n_documents,
+            sentences=self._n_sentences,
+            words=self._n_words,
+            bytes=self._n_bytes,
+            tokens=self._n_tokens,
         )
 
     def _flush(self) -> None:
@@ -66,9 +70,11 @@ class SplitWriter:
         has_tokens = np.diff(document_ends, prepend=self._n_tokens) > 0
         self._n_sentences += self._write_bounds(self._sentences, ends[lengths > 0])
         self._n_documents += self._write_bounds(self._documents, document_ends[has_tokens])
-        self._n_words += int(np.array(self._words)[has_tokens].sum())
+        n_words, n_bytes = np.array(self._sizes)[has_tokens].sum(axis=0).tolist()
+        self._n_words += n_words
+        self._n_bytes += n_bytes
         self._n_tokens = int(ends[-1])
-        self._waiting, self._ends, self._words = [], [], []
+        self._waiting, self._ends, self._sizes = [], [], []
 
     def _write_ids(self, start: int) -> NDArray[np.int64]:
         """Encode one batch of the waiting sentences; returns their lengths."""

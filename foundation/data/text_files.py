@@ -15,18 +15,18 @@ _ROWS_PER_READ = 1024
 _EXTENSIONS = (".txt", ".txt.gz", ".jsonl", ".jsonl.gz", ".parquet")
 
 
-def find_files(patterns: Iterable[str]) -> list[Path]:
+def find_files(patterns: Iterable[str], setting: str = "data.files") -> list[Path]:
     """The files that paths and globs name, each once, in the order of the patterns and sorted within one."""
     found: dict[Path, None] = {}
     for pattern in patterns:
         path = Path(pattern).expanduser()
         if path.is_dir():
-            raise UserError(f"{path} is a folder: name its files, for example data.files=['{path}/**/*.txt']")
+            raise UserError(f"{path} is a folder: name its files, for example {setting}=['{path}/**/*.txt']")
         # An existing path is meant as it stands, even if it has a [ or * in its name.
         names = [str(path)] if path.is_file() else sorted(glob.glob(str(path), recursive=True))
         matches = [Path(name).resolve() for name in names if Path(name).is_file()]
         if not matches:
-            raise UserError(f"no file matches '{pattern}' in data.files (looked from {Path.cwd()})")
+            raise UserError(f"no file matches '{pattern}' in {setting} (looked from {Path.cwd()})")
         found.update(dict.fromkeys(matches))
     for path in found:
         if not path.name.endswith(_EXTENSIONS):
