@@ -1,0 +1,1 @@
+"""Evidence: what stored answers say about sharing one foundation. Reads results; never trains, needs no torch."""
