@@ -11,6 +11,7 @@ from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
 from foundation.core.errors import UserError
 from foundation.train.config import AdamWConfig, MuonConfig, OptimConfig, ScheduleConfig
+from foundation.train.muon import Muon
 from foundation.train.schedule import multiplier
 
 # Full name, owner, own name, parameter.
@@ -77,12 +78,11 @@ def build_optimizers(
             adamw = _adamw(rest, cfg.adamw, rate_scale)
             if not inner:  # all of them are frozen
                 return [adamw]
-            muon = torch.optim.Muon(
+            muon = Muon(
                 [{"params": parameters, "lr": cfg.muon_lr * scale} for scale, parameters in groups.items()],
                 lr=cfg.muon_lr,
                 momentum=cfg.momentum,
                 weight_decay=cfg.muon_weight_decay,
-                adjust_lr_fn="match_rms_adamw",
             )
             return [muon, adamw]
     raise TypeError(f"no optimizer for {type(cfg).__name__}")

@@ -8,6 +8,7 @@ from torch import nn
 
 from foundation.core.errors import UserError
 from foundation.train.config import AdamWConfig, MuonConfig, ScheduleConfig, Shape
+from foundation.train.muon import Muon
 from foundation.train.optim import MAX_SKIPPED_IN_A_ROW, Updater, build_optimizers
 from foundation.train.schedule import multiplier
 
@@ -85,6 +86,32 @@ def test_muon_update_has_adamws_size() -> None:
     assert change.square().mean().sqrt() == pytest.approx(0.2, rel=0.15)
     singular = torch.linalg.svdvals(change) / (0.2 * math.sqrt(64))
     assert singular.min() > 0.6 and singular.max() < 1.3
+
+
+def test_muon_equals_torchs_own_matrix_by_matrix() -> None:
+    """Ours iterates over all matrices of a shape at once; wide, tall and square ones, two of a kind."""
+    shapes = [(48, 16), (16, 16), (16, 40), (48, 16), (16, 16)]
+    ours, theirs = ([nn.Parameter(torch.randn(*shape, generator=generator)) for shape in shapes]
+                    for generator in (torch.Generator().manual_seed(1), torch.Generator().manual_seed(1)))  # fmt: skip
+    mine = Muon(ours, lr=0.02, momentum=0.9, weight_decay=0.1)
+    reference = torch.optim.Muon(theirs, lr=0.02, momentum=0.9, weight_decay=0.1, adjust_lr_fn="match_rms_adamw")
+    generator = torch.Generator().manual_seed(2)
+    for _ in range(5):
+        for one, other in zip(ours, theirs, strict=True):
+            one.grad = torch.randn(one.shape, generator=generator)
+            other.grad = one.grad.clone()
+        mine.step()
+        reference.step()
+    for one, other in zip(ours, theirs, strict=True):
+        # bfloat16 inside the iteration: batched and single products may round differently.
+        torch.testing.assert_close(one, other, rtol=0.0, atol=0.02 * 0.2 * 7 * 2**-7)
+
+
+def test_muon_leaves_a_parameter_without_gradient_alone() -> None:
+    still, moved = nn.Parameter(torch.ones(4, 4)), nn.Parameter(torch.ones(4, 4))
+    moved.grad = torch.eye(4)
+    Muon([still, moved], lr=0.1, momentum=0.9, weight_decay=0.1).step()
+    assert (still == 1).all() and (moved != 1).any()
 
 
 def test_no_decay_for_biases_and_norms() -> None:
