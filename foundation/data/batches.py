@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from foundation.core.errors import UserError
 from foundation.core.randomness import permute, rng
+from foundation.data.config import BatchesConfig
 from foundation.data.corpus import TokenTable
 from foundation.data.tokenizer import SpecialIds
 
@@ -107,13 +108,15 @@ class ExampleIndex:
         return len(self.bounds)
 
 
-def index_examples(table: TokenTable, *, seq_len: int, pairs: Pairs, short_share: float, seed: int) -> ExampleIndex:
+def index_examples(
+    table: TokenTable, *, seq_len: int, pairs: Pairs, short_share: float, whole_sentences: bool = True, seed: int
+) -> ExampleIndex:
     """Cut every document into rows of at most seq_len tokens, special ones included.
 
-    A span is as many whole sentences as fit (a longer sentence is cut); neighbouring spans of a document pair up, an odd one
-    out stays alone. For short_share of the rows the room is drawn uniformly instead, so that short inputs are known too
-    (Devlin et al. 2019, released create_pretraining_data.py). All documents advance together, a span a turn: time and
-    memory go with the number of rows.
+    A span is as many whole sentences as fit (a longer sentence is cut), or without whole_sentences as many tokens;
+    neighbouring spans of a document pair up, an odd one out stays alone. For short_share of the rows the room is drawn
+    uniformly instead, so that short inputs are known too (Devlin et al. 2019, released create_pretraining_data.py). All
+    documents advance together, a span a turn: time and memory go with the number of rows.
     """
     specials, segments = (2, 1) if pairs is Pairs.none else (3, 2)
     room = (seq_len - specials) // segments
@@ -131,8 +134,9 @@ def index_examples(table: TokenTable, *, seq_len: int, pairs: Pairs, short_share
         rooms = np.full(len(order), room)
         is_short = generator.random(len(order)) < short_share
         rooms[is_short] = generator.integers(1, room + 1, int(is_short.sum()))
-        middle = _next_cut(table.sentences, at, stop, rooms)
-        last = middle if pairs is Pairs.none else _next_cut(table.sentences, middle, stop, rooms)
+        bounds = table.sentences if whole_sentences else None
+        middle = _next_cut(bounds, at, stop, rooms)
+        last = middle if pairs is Pairs.none else _next_cut(bounds, middle, stop, rooms)
         found.append(np.stack([at, middle, last, order], axis=1))
         start[order] = last
         order = order[last < stop]
@@ -142,10 +146,13 @@ def index_examples(table: TokenTable, *, seq_len: int, pairs: Pairs, short_share
 
 
 def _next_cut(
-    sentences: NDArray[np.int64], at: NDArray[np.int64], stop: NDArray[np.int64], rooms: NDArray[np.int64]
+    sentences: NDArray[np.int64] | None, at: NDArray[np.int64], stop: NDArray[np.int64], rooms: NDArray[np.int64]
 ) -> NDArray[np.int64]:
-    """The last sentence bound within reach of each start, or the reach itself when the sentence is longer; at most `stop`."""
+    """The last sentence bound within reach of each start, or the reach itself when the sentence is longer (or there are no
+    bounds to keep); at most `stop`."""
     reach = np.minimum(at + rooms, stop)
+    if sentences is None:
+        return reach
     bound = sentences[np.searchsorted(sentences, reach, side="right") - 1]
     return np.where(bound > at, bound, reach)
 
@@ -155,31 +162,27 @@ class PretrainingBatches:
 
     Args:
         table: the tokens. specials: ids of [CLS] and [SEP]. seed: of the order of rows and of the broken pairs.
-        rows_per_step: sequences in an optimizer step, over all ranks. seq_len: most tokens of a row, special ones included.
     """
 
-    def __init__(
-        self,
-        table: TokenTable,
-        specials: SpecialIds,
-        *,
-        rows_per_step: int,
-        seq_len: int,
-        pairs: Pairs,
-        short_share: float,
-        seed: int,
-    ) -> None:
+    def __init__(self, table: TokenTable, specials: SpecialIds, cfg: BatchesConfig, *, pairs: Pairs, seed: int) -> None:
         if pairs is Pairs.next and len(table.documents) < 3:
             raise UserError(
                 "next sentence prediction takes its negatives from other documents, and the corpus has only one"
             )
         self.table, self.specials, self.seed, self.pairs = table, specials, seed, pairs
-        self.rows_per_step = rows_per_step
-        self.index = index_examples(table, seq_len=seq_len, pairs=pairs, short_share=short_share, seed=seed)
-        if len(self.index) < rows_per_step:
+        self.rows_per_step = cfg.rows_per_step
+        self.index = index_examples(
+            table,
+            seq_len=cfg.seq_len,
+            pairs=pairs,
+            short_share=cfg.short_share,
+            whole_sentences=cfg.whole_sentences,
+            seed=seed,
+        )
+        if len(self.index) < cfg.rows_per_step:
             raise UserError(
-                f"the corpus gives {len(self.index)} rows of up to {seq_len} tokens, fewer than one batch of {rows_per_step}: "
-                "add text, or lower rows_per_step or seq_len"
+                f"the corpus gives {len(self.index)} rows of up to {cfg.seq_len} tokens, fewer than one batch of "
+                f"{cfg.rows_per_step}: add text, or lower rows_per_step or seq_len"
             )
 
     def __len__(self) -> int:

@@ -52,11 +52,15 @@ class TokenizerConfig:
 
 @dataclass(kw_only=True, slots=True)
 class BatchesConfig:
-    """Rows of a step. seq_len: most tokens of a row, special ones included. short_share: share of rows of random shorter room."""
+    """Rows of a step. seq_len: most tokens of a row, special ones included. short_share: share of rows of random shorter room.
+
+    whole_sentences: rows end where sentences end, and are shorter than they could be; false: rows are filled to the brim.
+    """
 
     rows_per_step: int = 64  # sequences in an optimizer step, over all ranks
     seq_len: int = 128
     short_share: float = 0.1
+    whole_sentences: bool = True
     only_step: int | None = None  # every step gets the rows and masks of this one: to see them learnt by heart
 
     def check(self) -> None:

@@ -29,15 +29,8 @@ def make_corpus(cfg: PretrainConfig) -> Corpus:
 
 def make_batches(cfg: PretrainConfig, corpus: Corpus) -> PretrainingBatches:
     """The training rows."""
-    return PretrainingBatches(
-        corpus.train,
-        corpus.tokenizer.specials,
-        rows_per_step=cfg.batches.rows_per_step,
-        seq_len=cfg.batches.seq_len,
-        pairs=pairs_for(cfg.objective.sentence_task),
-        short_share=cfg.batches.short_share,
-        seed=cfg.seed,
-    )
+    pairs = pairs_for(cfg.objective.sentence_task)
+    return PretrainingBatches(corpus.train, corpus.tokenizer.specials, cfg.batches, pairs=pairs, seed=cfg.seed)
 
 
 def make_objective(cfg: PretrainConfig, corpus: Corpus) -> PretrainingObjective:

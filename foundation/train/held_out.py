@@ -8,6 +8,7 @@ from scipy.stats import binomtest
 from foundation.core.distributed import rank, sum_over_ranks, world_size
 from foundation.core.randomness import RowRng
 from foundation.data.batches import PretrainingBatches
+from foundation.data.config import BatchesConfig
 from foundation.data.corpus import TokenTable
 from foundation.objective.base import Example
 from foundation.objective.config import MaskingConfig
@@ -26,9 +27,8 @@ class HeldOut:
     def __init__(self, objective: PretrainingObjective, table: TokenTable, *, seq_len: int, rows: int) -> None:
         specials = objective.masking.specials
         pairs = pairs_for(objective.cfg.sentence_task)
-        self.batches = PretrainingBatches(
-            table, specials, rows_per_step=1, seq_len=seq_len, pairs=pairs, short_share=0.0, seed=EVAL_SEED
-        )
+        cfg = BatchesConfig(rows_per_step=1, seq_len=seq_len, short_share=0.0)
+        self.batches = PretrainingBatches(table, specials, cfg, pairs=pairs, seed=EVAL_SEED)
         rows = min(rows, len(self.batches))
         self.batches.rows_per_step = min(rows, _ROWS_AT_ONCE)
         self.masking = objective.masking_like(MaskingConfig())

@@ -7,6 +7,7 @@ import pytest
 
 from foundation.core.errors import UserError
 from foundation.data.batches import BROKEN, FOLLOWS, NO_PAIR, Batch, Pairs, PretrainingBatches, assemble, index_examples
+from foundation.data.config import BatchesConfig
 from foundation.data.corpus import TokenTable
 from tests.builders import SPECIALS, table
 
@@ -19,10 +20,8 @@ def batches(
     return PretrainingBatches(
         table(n_documents),
         SPECIALS,
-        rows_per_step=rows_per_step,
-        seq_len=SEQ_LEN,
+        BatchesConfig(rows_per_step=rows_per_step, seq_len=SEQ_LEN, short_share=0.1),
         pairs=pairs,
-        short_share=0.1,
         seed=seed,
     )
 
@@ -41,10 +40,17 @@ def test_assemble_lays_rows_end_to_end() -> None:
     assert batch.maskable.tolist() == [False, True, True, False, False, True, False, True, True, False]
 
 
+@pytest.mark.parametrize("whole_sentences", [True, False])
 @pytest.mark.parametrize("pairs", list(Pairs))
-def test_every_token_comes_exactly_once_an_epoch(pairs: Pairs) -> None:
+def test_every_token_comes_exactly_once_an_epoch(pairs: Pairs, whole_sentences: bool) -> None:
     source = numbered()
-    made = PretrainingBatches(source, SPECIALS, rows_per_step=1, seq_len=SEQ_LEN, pairs=pairs, short_share=0.2, seed=0)
+    made = PretrainingBatches(
+        source,
+        SPECIALS,
+        BatchesConfig(rows_per_step=1, seq_len=SEQ_LEN, short_share=0.2, whole_sentences=whole_sentences),
+        pairs=pairs,
+        seed=0,
+    )
     # Whole epochs in steps that do not divide them: two epochs hold every token twice.
     made.rows_per_step = 6 if len(made) % 6 else 7
     steps = 2 * len(made)
@@ -68,6 +74,15 @@ def test_spans_end_at_sentences_unless_a_sentence_is_longer_than_a_span() -> Non
     source = table(sentence_tokens=4)
     bounds = index_examples(source, seq_len=SEQ_LEN, pairs=Pairs.none, short_share=0.0, seed=0).bounds
     assert np.isin(bounds[:, 2], source.sentences).all()
+
+
+def test_rows_are_full_up_to_their_documents_end_when_sentences_may_be_cut() -> None:
+    source = table()
+    bounds = index_examples(
+        source, seq_len=SEQ_LEN, pairs=Pairs.none, short_share=0.0, whole_sentences=False, seed=0
+    ).bounds
+    is_full = bounds[:, 2] - bounds[:, 0] == SEQ_LEN - 2
+    assert is_full.any() and np.isin(bounds[~is_full, 2], source.documents).all()
 
 
 def test_batch_is_a_pure_function_of_the_step() -> None:
@@ -101,7 +116,7 @@ def segments_of(batch: Batch) -> list[tuple[np.ndarray, np.ndarray]]:
 def test_negatives_are_half_of_the_pairs_and_never_from_their_own_document() -> None:
     source = numbered(n_documents=30)
     made = PretrainingBatches(
-        source, SPECIALS, rows_per_step=32, seq_len=SEQ_LEN, pairs=Pairs.next, short_share=0.1, seed=1
+        source, SPECIALS, BatchesConfig(rows_per_step=32, seq_len=SEQ_LEN, short_share=0.1), pairs=Pairs.next, seed=1
     )
     n_broken = n_pairs = 0
     for step in range(60):
@@ -123,7 +138,7 @@ def test_negatives_come_from_anywhere_and_not_from_next_door() -> None:
     """Neighbouring documents are alike (the same speaker, the same site): taking B's from there would make another task."""
     source = numbered(n_documents=60)
     made = PretrainingBatches(
-        source, SPECIALS, rows_per_step=64, seq_len=SEQ_LEN, pairs=Pairs.next, short_share=0.0, seed=1
+        source, SPECIALS, BatchesConfig(rows_per_step=64, seq_len=SEQ_LEN, short_share=0.0), pairs=Pairs.next, seed=1
     )
     distances = []
     for step in range(30):
@@ -140,7 +155,7 @@ def test_one_large_document_keeps_its_surplus_pairs_whole() -> None:
     documents = np.array([0, 4000, 4040], dtype=np.int64)
     source = TokenTable(np.arange(1000, 5040, dtype=np.uint32), documents, np.arange(0, 4041, 4, dtype=np.int64))
     made = PretrainingBatches(
-        source, SPECIALS, rows_per_step=32, seq_len=SEQ_LEN, pairs=Pairs.next, short_share=0.0, seed=1
+        source, SPECIALS, BatchesConfig(rows_per_step=32, seq_len=SEQ_LEN, short_share=0.0), pairs=Pairs.next, seed=1
     )
     for step in range(8):
         for (first, second), label in zip(segments_of(batch := made.at(step)), batch.labels, strict=True):
@@ -151,7 +166,7 @@ def test_one_large_document_keeps_its_surplus_pairs_whole() -> None:
 def test_sentence_order_exchanges_a_and_b() -> None:
     source = numbered()
     made = PretrainingBatches(
-        source, SPECIALS, rows_per_step=16, seq_len=SEQ_LEN, pairs=Pairs.order, short_share=0.1, seed=1
+        source, SPECIALS, BatchesConfig(rows_per_step=16, seq_len=SEQ_LEN, short_share=0.1), pairs=Pairs.order, seed=1
     )
     batch = made.at(0)
     assert (batch.labels == BROKEN).sum() >= 5

@@ -11,6 +11,7 @@ import torch
 
 from foundation.core.randomness import RowRng
 from foundation.data.batches import Batch, PretrainingBatches
+from foundation.data.config import BatchesConfig
 from foundation.model.config import ModelConfig
 from foundation.objective.config import MaskingConfig, MaskUnit, ObjectiveConfig, SentenceTask
 from foundation.objective.next_sentence import pairs_for
@@ -33,7 +34,7 @@ def objective_of(task: SentenceTask, model: ModelConfig | None = None, seed: int
 
 def batches_for(task: SentenceTask, rows: int = 12) -> PretrainingBatches:
     return PretrainingBatches(
-        table(), SPECIALS, rows_per_step=rows, seq_len=40, pairs=pairs_for(task), short_share=0.3, seed=0
+        table(), SPECIALS, BatchesConfig(rows_per_step=rows, seq_len=40, short_share=0.3), pairs=pairs_for(task), seed=0
     )
 
 
