@@ -11,8 +11,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from foundation.model import native
 from foundation.model.config import ModelConfig, Positions
 from foundation.model.dropout import dropout as drop
+from foundation.model.rotary import Rotation
 
 # Sequences are padded to one of these lengths and their number to a multiple of _ROW_MULTIPLE, for attention only. Few
 # different shapes matter more than little padding: oneDNN compiles a kernel for each shape it meets (measured: 1,700 tokens/s
@@ -40,6 +42,7 @@ class RowGroup:
     gather_RL: flat position of every padded cell (any token where the cell is none), int64.
     real_RL: True where the cell is a token. scatter: cells (of R·L) that are tokens, in flat order, int64.
     flat: where those tokens lie in T, int64. rows: row numbers, of which the last may repeat. dense: no cell is padding.
+    starts, lengths: (R,) where each row's tokens begin in T and how many they are, int64; an empty row has none.
     """
 
     gather_RL: Tensor
@@ -47,6 +50,8 @@ class RowGroup:
     scatter: Tensor
     flat: Tensor
     rows: Tensor
+    starts: Tensor
+    lengths: Tensor
     dense: bool = field(kw_only=True)
 
 
@@ -99,6 +104,11 @@ class Layout:
         return Layout((*self.lengths, *extra), self.device, self.visibility, prefixes)
 
     @property
+    def is_bidirectional(self) -> bool:
+        """Whether every token sees its whole row, but for a window."""
+        return self.visibility is Visibility.bidirectional
+
+    @property
     def max_length(self) -> int:
         """Tokens of the longest sequence."""
         return max(self.lengths)
@@ -139,8 +149,9 @@ class Layout:
         rows = torch.cat([rows, rows[-1:].expand(n_empty)])
         gather = torch.where(real, starts[rows, None] + cells, 0)
         scatter, flat, dense = real.flatten().nonzero().flatten(), gather[real], bool(real.all())
-        parts = (part.to(self.device, non_blocking=True) for part in (gather, real, scatter, flat, rows))
-        return RowGroup(*parts, dense=dense)
+        own_lengths = real.sum(1)
+        parts = (gather, real, scatter, flat, rows, starts[rows], own_lengths)
+        return RowGroup(*(part.to(self.device, non_blocking=True) for part in parts), dense=dense)
 
     def visible(self, group_number: int, window: int) -> Tensor | None:
         """(R, 1, L, L) or (R, 1, 1, L) boolean, True = may be seen; None where all see all. window: tokens, 0 = unlimited."""
@@ -175,49 +186,6 @@ class Layout:
         return seen
 
 
-class _Rotate(torch.autograd.Function):
-    """Turn pairs (i, i + H/2) by an angle. The gradient of a rotation is the rotation back, so nothing but angles is kept."""
-
-    @staticmethod
-    def forward(ctx: torch.autograd.function.FunctionCtx, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-        ctx.save_for_backward(cos, sin)
-        return _turn(x, cos, sin)
-
-    @staticmethod
-    def backward(ctx: torch.autograd.function.FunctionCtx, grad: Tensor) -> tuple[Tensor, None, None]:
-        cos, sin = ctx.saved_tensors  # type: ignore[attr-defined]
-        return _turn(grad, cos, -sin), None, None
-
-
-def _turn(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    first, second = x.chunk(2, dim=-1)
-    out = torch.empty_like(x, memory_format=torch.contiguous_format)
-    out_first, out_second = out.chunk(2, dim=-1)
-    torch.addcmul(first * cos, second, sin, value=-1, out=out_first)
-    torch.addcmul(second * cos, first, sin, out=out_second)
-    return out
-
-
-@dataclass(frozen=True, slots=True)
-class Rotation:
-    """cos and sin of the angles of T tokens, each (T, 1, 1, H/2)."""
-
-    cos: Tensor
-    sin: Tensor
-
-    def of_queries_and_keys(self, qk_T2NH: Tensor) -> Tensor:
-        """Turned queries and keys, same shape."""
-        cos, sin = self.cos.to(qk_T2NH.dtype), self.sin.to(qk_T2NH.dtype)
-        return _Rotate.apply(qk_T2NH, cos, sin)  # type: ignore[no-untyped-call]
-
-
-def rotation(positions: Tensor, head_width: int, theta: float) -> Rotation:
-    """Angles of Su et al. 2021 (RoFormer, eq. 15); in float32 whatever the model's type, as ModernBERT's reference has them."""
-    steps = torch.arange(0, head_width, 2, dtype=torch.float32, device=positions.device)
-    angles = positions[:, None].float() * (1.0 / theta ** (steps / head_width))
-    return Rotation(angles.cos()[:, None, None], angles.sin()[:, None, None])
-
-
 class Attention(nn.Module):
     """Multi-head self-attention; every token attends inside its own sequence only."""
 
@@ -236,11 +204,16 @@ class Attention(nn.Module):
     def forward(self, hidden_TD: Tensor, layout: Layout, turn: Rotation | None) -> Tensor:
         """(T, D) -> (T, D)."""
         qkv_T3NH = self.qkv(hidden_TD).unflatten(-1, (3, self.heads, -1))
+        dropout = self.dropout if self.training else 0.0
+        if self.prefix is None and native.attention_applies_to(qkv_T3NH, layout):
+            return self.project(native.attend(qkv_T3NH, layout, self.window, dropout, turn))
         if turn is not None:
             qk_T2NH = turn.of_queries_and_keys(qkv_T3NH[:, :2])
             qkv_T3NH = torch.cat([qk_T2NH, qkv_T3NH[:, 2:]], dim=1)
-        dropout = self.dropout if self.training else 0.0
-        mixed_TNH = attend(qkv_T3NH, layout, self.window, dropout, self.prefix)
+        return self.project(attend(qkv_T3NH, layout, self.window, dropout, self.prefix))
+
+    def project(self, mixed_TNH: Tensor) -> Tensor:
+        """(T, N, H) -> (T, D)."""
         out_TD: Tensor = self.out(mixed_TNH.flatten(-2))
         return out_TD
 

@@ -9,9 +9,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from foundation.model.attention import Attention, Layout, Rotation, rotation
+from foundation.model import native
+from foundation.model.attention import Attention, Layout
 from foundation.model.config import FeedForward, ModelConfig, NormPlace, Positions
 from foundation.model.dropout import Dropout
+from foundation.model.rotary import Rotation, rotation
 
 # On a CPU the products' row count is filled up to a multiple of this: see _PADDED_LENGTHS in attention.py for the reason.
 _TOKEN_MULTIPLE = 256
@@ -34,7 +36,9 @@ class FeedForwardNet(nn.Module):
     def forward(self, hidden_TD: Tensor) -> Tensor:
         """(T, D) -> (T, D)."""
         inner = self.into(hidden_TD)
-        if self.gated:
+        if self.gated and native.applies_to(inner):
+            inner = native.geglu(inner)
+        elif self.gated:
             signal, gate = inner.chunk(2, dim=-1)
             inner = F.gelu(signal) * gate
         else:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from foundation.core.randomness import RowRng
 from foundation.data.batches import Batch
 from foundation.data.tokenizer import SpecialIds
+from foundation.model import native
 from foundation.model.config import ModelConfig
 from foundation.model.encoder import make_norm
 from foundation.objective.base import Example, clean_example
@@ -90,7 +91,19 @@ class MaskedLMHead(nn.Module):
 
     def forward(self, hidden_MD: Tensor, embedding_VD: Tensor) -> Tensor:
         """(M, D) -> logits (M, V)."""
-        return F.linear(self.norm(F.gelu(self.dense(hidden_MD))), embedding_VD, self.bias)
+        return F.linear(self._transformed(hidden_MD), embedding_VD, self.bias)
+
+    def summed_loss(self, hidden_MD: Tensor, embedding_VD: Tensor, targets_M: Tensor) -> Tensor:
+        """Σ −ln p(target), nats: the loss of forward()'s logits, without keeping them in float32."""
+        inner_MD = self._transformed(hidden_MD)
+        if torch.is_grad_enabled() and inner_MD.device.type == "cpu" and torch.is_autocast_enabled("cpu"):
+            logits_MV = F.linear(inner_MD, embedding_VD)
+            if native.applies_to(logits_MV):
+                return native.summed_cross_entropy(logits_MV, self.bias, targets_M)
+        return summed_cross_entropy(F.linear(inner_MD, embedding_VD, self.bias), targets_M)
+
+    def _transformed(self, hidden_MD: Tensor) -> Tensor:
+        return self.norm(F.gelu(self.dense(hidden_MD)))
 
 
 def summed_cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:

@@ -88,16 +88,24 @@ class PretrainingObjective(Objective):
     def forward(self, example: Example, totals: Tensor) -> Tensor:
         """Shares of the step's means, (terms,), the second one weighted."""
         hidden_TD = self.encoder(example.ids, example.segments, example.layout())
-        sums = [summed_cross_entropy(*self._mlm(hidden_TD, example))]
+        at, targets = self._targets(example)
+        embedding = self.encoder.token_embedding.weight
+        head = self.heads["mlm"]
+        assert isinstance(head, MaskedLMHead)
+        sums = [head.summed_loss(hidden_TD.index_select(0, at), embedding, targets)]
         if self.has_pairs:
             sums.append(self.cfg.sentence_weight * summed_cross_entropy(*self._pairs(hidden_TD, example)))
         shares = torch.stack(sums)
         return shares / totals.clamp(min=1).to(shares.dtype)
 
-    def _mlm(self, hidden_TD: Tensor, example: Example) -> tuple[Tensor, Tensor]:
-        """Logits (M, V) and targets (M,); filled up with targets to ignore, so that M takes few values."""
+    def _targets(self, example: Example) -> tuple[Tensor, Tensor]:
+        """Positions and targets, each (M,); filled up with targets to ignore, so that M takes few values."""
         filler = -len(example.targets) % _TARGET_MULTIPLE
-        at, targets = F.pad(example.targets_at, (0, filler)), F.pad(example.targets, (0, filler), value=IGNORED)
+        return F.pad(example.targets_at, (0, filler)), F.pad(example.targets, (0, filler), value=IGNORED)
+
+    def _mlm(self, hidden_TD: Tensor, example: Example) -> tuple[Tensor, Tensor]:
+        """Logits (M, V) and targets (M,)."""
+        at, targets = self._targets(example)
         return self.heads["mlm"](hidden_TD.index_select(0, at), self.encoder.token_embedding.weight), targets
 
     def _pairs(self, hidden_TD: Tensor, example: Example) -> tuple[Tensor, Tensor]:

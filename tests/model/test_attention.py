@@ -5,8 +5,9 @@ import math
 import pytest
 import torch
 
-from foundation.model.attention import Layout, Visibility, attend, fused_attention, plain_attention, rotation
+from foundation.model.attention import Layout, Visibility, attend, fused_attention, plain_attention
 from foundation.model.encoder import Encoder
+from foundation.model.rotary import rotation
 from tests.builders import bert_config, modern_config, randomise
 
 LENGTHS = (5, 33, 1, 64, 12)

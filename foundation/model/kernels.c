@@ -1,0 +1,267 @@
+/* Fused passes of the encoder for a CPU, in bfloat16 with float32 arithmetic: each reads its input once and writes its output once.
+ *
+ * Built and called by native.py, which says when. Plain C and OpenMP; the compiler vectorises the inner loops.
+ * Letters: T tokens of all rows · R rows · N heads · L padded length · H head width · F feed-forward width · M targets · V vocabulary
+ */
+#include <stdint.h>
+#include <string.h>
+
+typedef uint16_t bf16;
+typedef int64_t i64;
+
+static inline float wide(bf16 x) {
+    union { uint32_t bits; float value; } u = {(uint32_t)x << 16};
+    return u.value;
+}
+
+/* To nearest, ties to even. A NaN stays one as long as its mantissa is not all ones, which arithmetic does not make. */
+static inline bf16 narrow(float x) {
+    union { float value; uint32_t bits; } u = {x};
+    return (bf16)((u.bits + 0x7fffu + ((u.bits >> 16) & 1u)) >> 16);
+}
+
+/* e^x for x <= 0, relative error below 3e-7: 2^n times a polynomial on [-ln2/2, ln2/2]. A NaN passes through. */
+static inline float exp_negative(float x) {
+    x = x < -87.0f ? -87.0f : x;
+    float n = __builtin_floorf(x * 1.44269504f + 0.5f);
+    float r = x - n * 0.693359375f + n * 2.12194440e-4f;
+    float p = 1.9875691500e-4f;
+    p = p * r + 1.3981999507e-3f;
+    p = p * r + 8.3334519073e-3f;
+    p = p * r + 4.1665795894e-2f;
+    p = p * r + 1.6666665459e-1f;
+    p = p * r + 5.0000001201e-1f;
+    union { uint32_t bits; float value; } scale = {(uint32_t)((int32_t)n + 127) << 23};
+    return (p * r * r + r + 1.0f) * scale.value;
+}
+
+/* Normal distribution function and density. erf by Abramowitz & Stegun 7.1.26, absolute error below 1.5e-7. */
+static inline void normal(float x, float *cdf, float *density) {
+    float bell = exp_negative(-0.5f * x * x);
+    float t = 1.0f / (1.0f + 0.3275911f * 0.70710678f * __builtin_fabsf(x));
+    float tail = 0.5f * t * bell *
+        (0.254829592f + t * (-0.284496736f + t * (1.421413741f + t * (-1.453152027f + t * 1.061405429f))));
+    *cdf = x < 0.0f ? tail : 1.0f - tail;
+    *density = 0.39894228f * bell;
+}
+
+/* inner (T, 2F) holds signal and gate; out (T, F) = gelu(signal) * gate. */
+void geglu_forward(const bf16 *inner, bf16 *out, i64 tokens, i64 width, i64 threads) {
+#pragma omp parallel for num_threads((int)threads)
+    for (i64 t = 0; t < tokens; t++) {
+        const bf16 *signal = inner + 2 * width * t, *gate = signal + width;
+        bf16 *row = out + width * t;
+#pragma omp simd
+        for (i64 f = 0; f < width; f++) {
+            float s = wide(signal[f]), cdf, density;
+            normal(s, &cdf, &density);
+            row[f] = narrow(s * cdf * wide(gate[f]));
+        }
+    }
+}
+
+void geglu_backward(const bf16 *inner, const bf16 *grad_out, bf16 *grad_inner, i64 tokens, i64 width, i64 threads) {
+#pragma omp parallel for num_threads((int)threads)
+    for (i64 t = 0; t < tokens; t++) {
+        const bf16 *signal = inner + 2 * width * t, *gate = signal + width, *grad = grad_out + width * t;
+        bf16 *grad_signal = grad_inner + 2 * width * t, *grad_gate = grad_signal + width;
+#pragma omp simd
+        for (i64 f = 0; f < width; f++) {
+            float s = wide(signal[f]), g = wide(grad[f]), cdf, density;
+            normal(s, &cdf, &density);
+            grad_gate[f] = narrow(g * s * cdf);
+            grad_signal[f] = narrow(g * wide(gate[f]) * (cdf + s * density));
+        }
+    }
+}
+
+/* Turn pairs (h, h + H/2) of one head by the token's angles, times scale; direction 1 or -1. */
+static inline void turn(const bf16 *x, bf16 *out, const float *cos, const float *sin, i64 half, float direction, float scale) {
+#pragma omp simd
+    for (i64 h = 0; h < half; h++) {
+        float a = wide(x[h]), b = wide(x[h + half]), s = direction * sin[h];
+        out[h] = narrow(scale * (a * cos[h] - b * s));
+        out[h + half] = narrow(scale * (b * cos[h] + a * s));
+    }
+}
+
+/* qkv (T, 3, N, H) -> q, k, v (R, N, L, H), q and k turned, q times scale, zeros after a row's end.
+ * starts, lengths (R,): where each row's tokens are. cos, sin (T, H/2), or null for no rotation. */
+void pack(const bf16 *qkv, const float *cos, const float *sin, const i64 *starts, const i64 *lengths, bf16 *packed,
+          i64 rows, i64 heads, i64 length, i64 width, float scale, i64 threads) {
+    i64 part = rows * heads * length * width, half = width / 2;
+#pragma omp parallel for num_threads((int)threads) schedule(dynamic, 4)
+    for (i64 r = 0; r < rows; r++)
+        for (i64 p = 0; p < 3; p++)
+            for (i64 n = 0; n < heads; n++) {
+                bf16 *head = packed + p * part + (r * heads + n) * length * width;
+                float factor = p == 0 ? scale : 1.0f;
+                for (i64 l = 0; l < lengths[r]; l++) {
+                    i64 t = starts[r] + l;
+                    const bf16 *x = qkv + ((t * 3 + p) * heads + n) * width;
+                    bf16 *out = head + l * width;
+                    if (p < 2 && cos)
+                        turn(x, out, cos + t * half, sin + t * half, half, 1.0f, factor);
+                    else
+                        for (i64 h = 0; h < width; h++) out[h] = p == 0 ? narrow(factor * wide(x[h])) : x[h];
+                }
+                memset(head + lengths[r] * width, 0, (length - lengths[r]) * width * sizeof(bf16));
+            }
+}
+
+/* The gradient's way back: (R, N, L, H) of q, k and v -> (T, 3, N, H). */
+void unpack(const bf16 *grad_q, const bf16 *grad_k, const bf16 *grad_v, const float *cos, const float *sin, const i64 *starts,
+            const i64 *lengths, bf16 *grad_qkv, i64 rows, i64 heads, i64 length, i64 width, float scale, i64 threads) {
+    i64 half = width / 2;
+    const bf16 *parts[3] = {grad_q, grad_k, grad_v};
+#pragma omp parallel for num_threads((int)threads) schedule(dynamic, 4)
+    for (i64 r = 0; r < rows; r++)
+        for (i64 l = 0; l < lengths[r]; l++)
+            for (i64 p = 0; p < 3; p++)
+                for (i64 n = 0; n < heads; n++) {
+                    i64 t = starts[r] + l;
+                    const bf16 *x = parts[p] + ((r * heads + n) * length + l) * width;
+                    bf16 *out = grad_qkv + ((t * 3 + p) * heads + n) * width;
+                    float factor = p == 0 ? scale : 1.0f;
+                    if (p < 2 && cos)
+                        turn(x, out, cos + t * half, sin + t * half, half, -1.0f, factor);
+                    else
+                        for (i64 h = 0; h < width; h++) out[h] = p == 0 ? narrow(factor * wide(x[h])) : x[h];
+                }
+}
+
+/* (R, N, L, H) -> (T, N, H), tokens only. */
+void merge(const bf16 *packed, const i64 *starts, const i64 *lengths, bf16 *out, i64 rows, i64 heads, i64 length, i64 width,
+           i64 threads) {
+#pragma omp parallel for num_threads((int)threads) schedule(dynamic, 4)
+    for (i64 r = 0; r < rows; r++)
+        for (i64 l = 0; l < lengths[r]; l++)
+            for (i64 n = 0; n < heads; n++)
+                memcpy(out + ((starts[r] + l) * heads + n) * width, packed + ((r * heads + n) * length + l) * width,
+                       width * sizeof(bf16));
+}
+
+/* (T, N, H) -> (R, N, L, H), zeros after a row's end. */
+void spread(const bf16 *flat, const i64 *starts, const i64 *lengths, bf16 *packed, i64 rows, i64 heads, i64 length, i64 width,
+            i64 threads) {
+#pragma omp parallel for num_threads((int)threads) schedule(dynamic, 4)
+    for (i64 r = 0; r < rows; r++)
+        for (i64 n = 0; n < heads; n++) {
+            bf16 *head = packed + (r * heads + n) * length * width;
+            for (i64 l = 0; l < lengths[r]; l++)
+                memcpy(head + l * width, flat + ((starts[r] + l) * heads + n) * width, width * sizeof(bf16));
+            memset(head + lengths[r] * width, 0, (length - lengths[r]) * width * sizeof(bf16));
+        }
+}
+
+/* One decision of dropout: a hash of seed and index (the finalizer of MurmurHash3), so that nothing need be kept. */
+static inline uint32_t decide(uint32_t seed, uint32_t index) {
+    uint32_t x = index * 0x9e3779b1u ^ seed;
+    x = (x ^ (x >> 16)) * 0x85ebca6bu;
+    x = (x ^ (x >> 13)) * 0xc2b2ae35u;
+    return x ^ (x >> 16);
+}
+
+/* scores (R, N, L, L) -> shares, in place; a token sees its row, within half_window tokens on either side.
+ * dropped: the shares after dropout, kept where the hash is at least drop_below, times keep_scale; null for none. */
+void softmax_forward(bf16 *scores, bf16 *dropped, const i64 *lengths, i64 rows, i64 heads, i64 length, i64 half_window,
+                     i64 seed, i64 drop_below, float keep_scale, i64 threads) {
+#pragma omp parallel for num_threads((int)threads) schedule(dynamic, 16)
+    for (i64 rn = 0; rn < rows * heads; rn++) {
+        i64 n_keys = lengths[rn / heads];
+        float powers[length];
+        for (i64 i = 0; i < length; i++) {
+            i64 at = (rn * length + i) * length;
+            bf16 *row = scores + at;
+            i64 first = i > half_window ? i - half_window : 0, last = i + half_window + 1 < n_keys ? i + half_window + 1 : n_keys;
+            if (i >= n_keys) {
+                memset(row, 0, length * sizeof(bf16));
+                if (dropped) memset(dropped + at, 0, length * sizeof(bf16));
+                continue;
+            }
+            float highest = wide(row[first]), sum = 0.0f;
+#pragma omp simd reduction(max : highest)
+            for (i64 j = first; j < last; j++) highest = wide(row[j]) > highest ? wide(row[j]) : highest;
+#pragma omp simd reduction(+ : sum)
+            for (i64 j = first; j < last; j++) {
+                powers[j] = exp_negative(wide(row[j]) - highest);
+                sum += powers[j];
+            }
+            float inverse = 1.0f / sum;
+            memset(row, 0, first * sizeof(bf16));
+            memset(row + last, 0, (length - last) * sizeof(bf16));
+#pragma omp simd
+            for (i64 j = first; j < last; j++) row[j] = narrow(powers[j] * inverse);
+            if (dropped)
+#pragma omp simd
+                for (i64 j = 0; j < length; j++)
+                    dropped[at + j] = decide((uint32_t)seed, (uint32_t)(at + j)) < (uint32_t)drop_below ? 0 : narrow(keep_scale * wide(row[j]));
+        }
+    }
+}
+
+/* grads of the (dropped) shares -> grads of the scores, in place. Zeros of the shares make zeros, so padding needs no care. */
+void softmax_backward(const bf16 *shares, bf16 *grads, i64 rows, i64 heads, i64 length, i64 seed, i64 drop_below,
+                      float keep_scale, i64 threads) {
+#pragma omp parallel for num_threads((int)threads) schedule(static)
+    for (i64 i = 0; i < rows * heads * length; i++) {
+        const bf16 *p = shares + i * length;
+        bf16 *g = grads + i * length;
+        float undropped[length], dot = 0.0f;
+        if (drop_below)
+#pragma omp simd
+            for (i64 j = 0; j < length; j++)
+                undropped[j] = decide((uint32_t)seed, (uint32_t)(i * length + j)) < (uint32_t)drop_below ? 0.0f : keep_scale * wide(g[j]);
+        else
+#pragma omp simd
+            for (i64 j = 0; j < length; j++) undropped[j] = wide(g[j]);
+#pragma omp simd reduction(+ : dot)
+        for (i64 j = 0; j < length; j++) dot += undropped[j] * wide(p[j]);
+#pragma omp simd
+        for (i64 j = 0; j < length; j++) g[j] = narrow(wide(p[j]) * (undropped[j] - dot));
+    }
+}
+
+/* losses (M,) = -ln softmax(logits + bias)[target], 0 where the target is negative; log_sums (M,) for the way back. */
+void cross_entropy_forward(const bf16 *logits, const float *bias, const i64 *targets, float *losses, float *log_sums, i64 n_targets,
+                           i64 vocab, i64 threads) {
+#pragma omp parallel for num_threads((int)threads)
+    for (i64 m = 0; m < n_targets; m++) {
+        const bf16 *row = logits + m * vocab;
+        float highest = wide(row[0]) + bias[0], sum = 0.0f;
+#pragma omp simd reduction(max : highest)
+        for (i64 v = 0; v < vocab; v++) {
+            float x = wide(row[v]) + bias[v];
+            highest = x > highest ? x : highest;
+        }
+#pragma omp simd reduction(+ : sum)
+        for (i64 v = 0; v < vocab; v++) sum += exp_negative(wide(row[v]) + bias[v] - highest);
+        log_sums[m] = highest + __builtin_logf(sum);
+        losses[m] = targets[m] < 0 ? 0.0f : log_sums[m] - wide(row[targets[m]]) - bias[targets[m]];
+    }
+}
+
+/* logits become their own gradients; grad_bias (threads, V) holds each thread's share of the bias's, zeros before. */
+void cross_entropy_backward(bf16 *logits, const float *bias, const i64 *targets, const float *log_sums, float scale, float *grad_bias,
+                            i64 n_targets, i64 vocab, i64 threads) {
+#pragma omp parallel for num_threads((int)threads) schedule(static)
+    for (i64 part = 0; part < threads; part++) {
+        float *own = grad_bias + part * vocab;
+        for (i64 m = n_targets * part / threads; m < n_targets * (part + 1) / threads; m++) {
+            bf16 *row = logits + m * vocab;
+            if (targets[m] < 0) {
+                memset(row, 0, vocab * sizeof(bf16));
+                continue;
+            }
+            float truth = wide(row[targets[m]]) + bias[targets[m]];
+#pragma omp simd
+            for (i64 v = 0; v < vocab; v++) {
+                float grad = scale * exp_negative(wide(row[v]) + bias[v] - log_sums[m]);
+                own[v] += grad;
+                row[v] = narrow(grad);
+            }
+            own[targets[m]] -= scale;
+            row[targets[m]] = narrow(scale * (exp_negative(truth - log_sums[m]) - 1.0f));
+        }
+    }
+}

@@ -1,0 +1,196 @@
+"""Fused passes for a CPU in bfloat16: compiled from kernels.c on first use, held to the plain ones by test.
+
+Between two matrix products torch runs one pass over memory for each operation; here it is one for all of them. Without a C
+compiler, in another type or on another device, the plain operations run instead: the same arithmetic, rounded more often.
+
+Letters: T tokens of all rows · N heads · H head width · F feed-forward width · M targets · V vocabulary
+"""
+
+import ctypes
+import functools
+import hashlib
+import os
+import platform
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from foundation.model.attention import Layout
+    from foundation.model.rotary import Rotation
+
+_SOURCE = Path(__file__).with_name("kernels.c")
+# No -ffast-math: a NaN must stay one, since the loop watches for it.
+_FLAGS = ["-O3", "-march=native", "-fno-math-errno", "-fno-trapping-math", "-fno-signed-zeros", "-fassociative-math"]
+_FLAGS += ["-mprefer-vector-width=512"] if platform.machine() in ("x86_64", "AMD64") else []
+_FLAGS += ["-ffp-contract=fast", "-fopenmp", "-shared", "-fPIC"]
+_MAX_LENGTH = 1024  # of rows: beyond it, torch's attention that never holds all scores is the better one
+# Turned off by `plain`, for tests and for a comparison.
+_enabled = True
+
+
+class plain:
+    """Inside the block, the plain operations run."""
+
+    def __enter__(self) -> None:
+        global _enabled
+        self._before, _enabled = _enabled, False
+
+    def __exit__(self, *_: object) -> None:
+        global _enabled
+        _enabled = self._before
+
+
+@functools.cache
+def library() -> ctypes.CDLL | None:
+    """The compiled passes; None where they cannot be had. Compiled once a machine (a second), then found again."""
+    compiler = shutil.which(os.environ.get("CC", "cc"))
+    if compiler is None or not _SOURCE.is_file():
+        return None
+    # -march=native: a home folder that several machines share must not hand one's code to another.
+    key = hashlib.blake2b(
+        _SOURCE.read_bytes() + " ".join([*_FLAGS, platform.node()]).encode(), digest_size=8
+    ).hexdigest()
+    folder = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "foundation"
+    path = folder / f"kernels-{key}.so"
+    try:
+        if not path.is_file():
+            folder.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryDirectory(dir=folder) as scratch:
+                partial = Path(scratch) / path.name
+                command = [compiler, *_FLAGS, "-o", str(partial), str(_SOURCE), "-lm"]
+                subprocess.run(command, check=True, capture_output=True)
+                os.replace(partial, path)
+        return ctypes.CDLL(str(path))
+    except (OSError, subprocess.CalledProcessError):
+        return None
+
+
+def applies_to(tensor: Tensor) -> bool:
+    """Whether the fused passes take this tensor."""
+    return _enabled and tensor.dtype is torch.bfloat16 and tensor.device.type == "cpu" and library() is not None
+
+
+def _call(name: str, *arguments: Tensor | int | float | None) -> None:
+    """Call a kernel: tensors by address, whole numbers as int64, others as float; the number of threads comes last."""
+    converted: list[Any] = []
+    for argument in arguments:
+        if argument is None or isinstance(argument, Tensor):
+            assert argument is None or argument.is_contiguous()
+            converted.append(ctypes.c_void_p(None if argument is None else argument.data_ptr()))
+        else:
+            converted.append(ctypes.c_float(argument) if isinstance(argument, float) else ctypes.c_int64(argument))
+    found = library()
+    assert found is not None
+    getattr(found, name)(*converted, ctypes.c_int64(torch.get_num_threads()))
+
+
+class _GeGLU(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, inner_TF: Tensor) -> Tensor:
+        inner_TF = inner_TF.contiguous()
+        ctx.save_for_backward(inner_TF)
+        out = inner_TF.new_empty(len(inner_TF), inner_TF.shape[1] // 2)
+        _call("geglu_forward", inner_TF, out, *out.shape)
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, grad_out: Tensor) -> Tensor:
+        (inner_TF,) = ctx.saved_tensors
+        grad_inner = torch.empty_like(inner_TF)
+        _call("geglu_backward", inner_TF, grad_out.contiguous(), grad_inner, *grad_out.shape)
+        return grad_inner
+
+
+def geglu(inner_TF: Tensor) -> Tensor:
+    """gelu(signal) ∘ gate of (T, 2F), in (T, F)."""
+    out: Tensor = _GeGLU.apply(inner_TF)  # type: ignore[no-untyped-call]
+    return out
+
+
+class _Attention(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, qkv_T3NH: Tensor, layout: "Layout", window: int, dropout: float, turn: "Rotation | None"
+    ) -> Tensor:
+        tokens, _, heads, width = qkv_T3NH.shape
+        out = qkv_T3NH.new_empty(tokens, heads, width)
+        scale, half_window = width**-0.5, window // 2 if window else _MAX_LENGTH
+        drop_below = min(round(dropout * 2**32), 2**32 - 1)
+        seed = int(torch.randint(2**31, ())) if drop_below else 0
+        cos, sin = (None, None) if turn is None else (turn.cos, turn.sin)
+        ctx.kept = []
+        for number, group in enumerate(layout.groups):
+            shape = (group.real_RL.shape[0], heads, group.real_RL.shape[1], width)
+            packed = qkv_T3NH.new_empty(3, *shape)
+            _call("pack", qkv_T3NH, cos, sin, group.starts, group.lengths, packed, *shape, scale)
+            shares = packed[0] @ packed[1].transpose(-1, -2)
+            dropped = torch.empty_like(shares) if drop_below else None
+            sizes = (*shape[:3], half_window, seed + number, drop_below, 1 / (1 - dropout))
+            _call("softmax_forward", shares, dropped, group.lengths, *sizes)
+            mixed = (shares if dropped is None else dropped) @ packed[2]
+            _call("merge", mixed, group.starts, group.lengths, out, *shape)
+            ctx.kept.append((packed, shares, dropped))
+        ctx.layout, ctx.turn, ctx.shape, ctx.scale = layout, (cos, sin), qkv_T3NH.shape, scale
+        ctx.drop = (seed, drop_below, 1 / (1 - dropout))
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, grad_out: Tensor) -> tuple[Tensor, None, None, None, None]:
+        grad_out = grad_out.contiguous()
+        grad_qkv = grad_out.new_empty(ctx.shape)
+        seed, drop_below, keep_scale = ctx.drop
+        for number, (group, (packed, shares, dropped)) in enumerate(zip(ctx.layout.groups, ctx.kept, strict=True)):
+            shape = packed.shape[1:]
+            grad_mixed = torch.empty_like(packed[0])
+            _call("spread", grad_out, group.starts, group.lengths, grad_mixed, *shape)
+            grad_v = (shares if dropped is None else dropped).transpose(-1, -2) @ grad_mixed
+            grad_scores = grad_mixed @ packed[2].transpose(-1, -2)
+            _call("softmax_backward", shares, grad_scores, *shape[:3], seed + number, drop_below, keep_scale)
+            grad_q, grad_k = grad_scores @ packed[1], grad_scores.transpose(-1, -2) @ packed[0]
+            grads = (grad_q, grad_k, grad_v)
+            _call("unpack", *grads, *ctx.turn, group.starts, group.lengths, grad_qkv, *shape, ctx.scale)
+        ctx.kept = []
+        return grad_qkv, None, None, None, None
+
+
+def attention_applies_to(qkv_T3NH: Tensor, layout: "Layout") -> bool:
+    """Whether attend() takes these: everyone sees everyone, or a window, in rows that are not too long."""
+    return applies_to(qkv_T3NH) and layout.is_bidirectional and layout.max_length <= _MAX_LENGTH
+
+
+def attend(qkv_T3NH: Tensor, layout: "Layout", window: int, dropout: float, turn: "Rotation | None") -> Tensor:
+    """softmax(q·k / √H)·v inside each row, q and k turned first: (T, N, H)."""
+    out: Tensor = _Attention.apply(qkv_T3NH.contiguous(), layout, window, dropout, turn)  # type: ignore[no-untyped-call]
+    return out
+
+
+class _CrossEntropy(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, logits_MV: Tensor, bias_V: Tensor, targets_M: Tensor) -> Tensor:
+        logits_MV, bias_V = logits_MV.contiguous(), bias_V.float()
+        losses, log_sums = torch.empty(2, len(logits_MV)).unbind()
+        _call("cross_entropy_forward", logits_MV, bias_V, targets_M, losses, log_sums, *logits_MV.shape)
+        ctx.save_for_backward(logits_MV, bias_V, targets_M, log_sums)
+        return losses.double().sum().float()
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None]:
+        # The logits become their gradients: a vocabulary's worth of numbers a target is the largest tensor of a step.
+        logits_MV, bias_V, targets_M, log_sums = ctx.saved_tensors
+        grad_bias = bias_V.new_zeros(torch.get_num_threads(), len(bias_V))
+        _call(
+            "cross_entropy_backward", logits_MV, bias_V, targets_M, log_sums, float(grad), grad_bias, *logits_MV.shape
+        )
+        return logits_MV, grad_bias.sum(0), None
+
+
+def summed_cross_entropy(logits_MV: Tensor, bias_V: Tensor, targets_M: Tensor) -> Tensor:
+    """Σ −ln softmax(logits + bias)[target] in nats, float32; negative targets count nothing. Uses the logits up: once only."""
+    loss: Tensor = _CrossEntropy.apply(logits_MV, bias_V, targets_M)  # type: ignore[no-untyped-call]
+    return loss
