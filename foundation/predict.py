@@ -1,15 +1,15 @@
-"""Ask a fine-tuned model:  python -m foundation.predict run=FOLDER input=FILE  (settings: --help)."""
+"""Ask fine-tuned models:  python -m foundation.predict run=FOLDER input=FILE  (settings: --help)."""
 
 from typing import Any
 
 from foundation.config import run_entry
-from foundation.task.config import PredictConfig
+from foundation.serving.config import PredictConfig
 
 
 def _body(cfg: PredictConfig, settings: dict[str, Any]) -> None:
     cfg.check()
     # Here, not at the top: --help and a mistyped setting should not wait for torch.
-    from foundation.task.answer import predict
+    from foundation.serving.predict import predict
 
     predict(cfg)
 

@@ -13,8 +13,10 @@ from hydra import compose, initialize_config_dir
 from foundation.config import conf_folder, register, to_dataclass
 from foundation.core.errors import UserError
 from foundation.core.plain import to_plain
-from foundation.task.answer import find_model, predict
-from foundation.task.config import PredictConfig, TaskKind
+from foundation.serving.config import PredictConfig
+from foundation.serving.predict import ahead, predict
+from foundation.task.answer import find_model
+from foundation.task.config import TaskKind
 from foundation.task.predictions import read_predictions
 from foundation.task.protocol import finetune
 from foundation.train.config import TrainerConfig
@@ -45,9 +47,10 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "small" / "finetune"
 
 
-def ask(run: Path, folder: Path, name: str, content: str, **settings: object) -> list[dict]:
+def ask(run: Path | list[Path], folder: Path, name: str, content: str, **settings: object) -> list[dict]:
     (folder / name).write_text(content)
-    cfg = PredictConfig(run=str(run), input=str(folder / name), output=str(folder / "out.jsonl"), trainer=CPU)
+    which = [str(one) for one in run] if isinstance(run, list) else str(run)
+    cfg = PredictConfig(run=which, input=str(folder / name), output=str(folder / "out.jsonl"), trainer=CPU)
     predict(replace(cfg, **settings))
     return [json.loads(line) for line in (folder / "out.jsonl").read_text().splitlines()]
 
@@ -148,5 +151,42 @@ def test_the_shipped_settings_compose() -> None:
 
 
 def test_settings_that_cannot_work_are_refused() -> None:
-    with pytest.raises(UserError, match="batch_rows=0 must be at least 1; chunk_rows=0 must be at least 1"):
-        PredictConfig(run="r", input="-", batch_rows=0, chunk_rows=0, trainer=CPU).check()
+    with pytest.raises(UserError, match="batch_tokens=0 must be at least 1; chunk_rows=0 must be at least 1"):
+        PredictConfig(run="r", input="-", batch_tokens=0, chunk_rows=0, trainer=CPU).check()
+
+
+def test_several_tasks_answer_each_under_its_name(runs: Path, tmp_path: Path) -> None:
+    both = [runs / "toy" / "full", runs / "numbers" / "full"]
+    content = "a good film\nthe plot was bad\n"
+    together = ask(both, tmp_path, "a.txt", content)
+    for name, run in zip(("toy", "numbers"), both, strict=True):
+        alone = ask(run, tmp_path, "a.txt", content)
+        assert [{"text": line["text"], **line[name]} for line in together] == alone
+    assert together[0].keys() == {"text", "toy", "numbers"}
+
+
+def test_a_task_about_other_texts_shows_them_in_its_answer(runs: Path, tmp_path: Path) -> None:
+    both = [runs / "toy" / "full", runs / "pairs" / "full"]
+    line = ask(both, tmp_path, "a.csv", "text,a,b\ngood,bad,film\n")[0]
+    assert line["text"] == "good"
+    assert (line["pairs"]["text"], line["pairs"]["text_pair"]) == ("bad", "film")
+    assert line["toy"].keys() == {"label", "probabilities"}
+
+
+@pytest.mark.parametrize(
+    ("run", "words"),
+    [
+        ([], r"run=\[\] must be a folder, or several of them in brackets"),
+        ({"a": "b"}, r"must be a folder, or several"),
+        (["a", "a"], r"run=\[a, a\] names a folder twice"),
+    ],
+)
+def test_runs_that_make_no_list_are_refused(run: object, words: str) -> None:
+    with pytest.raises(UserError, match=words):
+        PredictConfig(run=run, input="-", trainer=CPU).check()
+
+
+def test_what_is_prepared_ahead_keeps_its_order_and_its_errors() -> None:
+    assert list(ahead(lambda n: n * n, range(5))) == [0, 1, 4, 9, 16]
+    with pytest.raises(ZeroDivisionError):
+        list(ahead(lambda n: 1 // n, [2, 1, 0]))

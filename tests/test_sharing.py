@@ -17,9 +17,9 @@ from foundation.core.files import read_json
 from foundation.core.memory import PeakMemory
 from foundation.core.plain import to_plain
 from foundation.model.sharing.config import SharingConfig, SharingMethod
+from foundation.serving.config import PredictConfig
+from foundation.serving.predict import predict
 from foundation.task import cell as cell_module
-from foundation.task.answer import predict
-from foundation.task.config import PredictConfig
 from foundation.task.costs import read_manifest, sharing_degree, verify_frozen
 from foundation.task.finetuned import load_finetuned
 from foundation.task.protocol import finetune

@@ -1,36 +1,17 @@
-"""Asking a fine-tuned model: texts in, answers out, in order, a chunk at a time; labels are never needed."""
+"""Asking a fine-tuned model: inputs by name in, plain JSON values out; labels are never needed."""
 
-import json
-import sys
-from collections.abc import Iterable, Iterator
-from contextlib import AbstractContextManager, nullcontext
-from itertools import islice
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, TypeAlias
 
-import torch
-
-from foundation.core.device import choose_device
 from foundation.core.errors import UserError
+from foundation.task.batches import TokenRows
 from foundation.task.cell import SCORES_FILE
-from foundation.task.config import PredictConfig
-from foundation.task.finetuned import FineTuned, load_finetuned
-from foundation.task.readers import Row, format_of, read_rows
+from foundation.task.config import TaskConfig
+from foundation.task.finetuned import FineTuned
 
-
-def predict(cfg: PredictConfig) -> None:
-    """Write one JSON object a row of the input. Raises UserError for what cannot be read or answered."""
-    if cfg.trainer.threads:
-        torch.set_num_threads(cfg.trainer.threads)
-    device = choose_device(cfg.trainer.device)
-    folder = find_model(Path(cfg.run))
-    model = load_finetuned(folder, device, batch_rows=cfg.batch_rows, precision=cfg.trainer.precision)
-    kind = cfg.format or ("txt" if cfg.input == "-" else format_of(cfg.input))
-    rows = read_rows(cfg.input, file_format=kind)
-    with _open_output(cfg.output) as file:
-        for answer in answers(model, rows, cfg, kind):
-            file.write(json.dumps(answer, ensure_ascii=False) + "\n")
-            file.flush()
+# One row: its texts under the names that input_names gives.
+Inputs: TypeAlias = Mapping[str, str]
 
 
 def find_model(run: Path) -> Path:
@@ -46,46 +27,24 @@ def find_model(run: Path) -> Path:
     )
 
 
-def answers(model: FineTuned, rows: Iterable[Row], cfg: PredictConfig, kind: str) -> Iterator[dict[str, Any]]:
-    """For each row its texts, and its label with the probabilities of all, or its value."""
-    is_pair = model.how.task.text_pair is not None
-    text_column, pair_column = _columns(model, cfg, kind)
-    waiting = iter(rows)
-    while chunk := list(islice(waiting, cfg.chunk_rows)):
-        text = [row.get(text_column) for row in chunk]
-        pair = [row.get(pair_column) for row in chunk] if pair_column else None
-        found = model.answer(model.tokenize(text, pair))
-        for number in range(len(chunk)):
-            answer: dict[str, Any] = {"text": text[number]}
-            if is_pair and pair is not None:
-                answer["text_pair"] = pair[number]
-            if model.how.labels:
-                shares = found.probabilities[number].tolist()
-                answer["label"] = model.how.labels[int(found.predicted[number])]
-                answer["probabilities"] = dict(zip(model.how.labels, shares, strict=True))
-            else:
-                answer["value"] = float(found.predicted[number])
-            yield answer
+def input_names(task: TaskConfig) -> tuple[str, ...]:
+    """What a row of the task consists of, whatever the columns are called in its files."""
+    return ("text",) if task.text_pair is None else ("text", "text_pair")
 
 
-def _columns(model: FineTuned, cfg: PredictConfig, kind: str) -> tuple[str, str | None]:
-    """Where the texts are: as asked, else as in the task's own files; a plain text file has one column only."""
-    task = model.how.task
-    if kind == "txt":
-        if task.text_pair is not None:
-            raise UserError(f"task {task.name} is about pairs of texts: give csv, tsv or jsonl with two columns")
-        return "text", None
-    if task.text_pair is None and cfg.text_pair is not None:
-        raise UserError(f"task {task.name} is about single texts: leave out text_pair={cfg.text_pair}")
-    return cfg.text or task.text, cfg.text_pair or task.text_pair
+def tokenize_inputs(model: FineTuned, rows: Sequence[Inputs]) -> TokenRows:
+    """Rows as the model takes them; an input that is missing is our mistake: check them at the border."""
+    text = [row["text"] for row in rows]
+    pair = None if model.how.task.text_pair is None else [row["text_pair"] for row in rows]
+    return model.tokenize(text, pair)
 
 
-def _open_output(output: str) -> AbstractContextManager[TextIO]:
-    if output == "-":
-        return nullcontext(sys.stdout)
-    path = Path(output)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        return path.open("w", encoding="utf-8")
-    except OSError as error:
-        raise UserError(f"cannot write {output} ({error.strerror}): choose another output=FILE") from None
+def json_answers(model: FineTuned, tokens: TokenRows) -> list[dict[str, Any]]:
+    """For each row its label with the probabilities of all, or its value."""
+    found = model.answer(tokens)
+    if not model.how.labels:
+        return [{"value": float(value)} for value in found.predicted]
+    return [
+        {"label": model.how.labels[int(number)], "probabilities": dict(zip(model.how.labels, shares, strict=True))}
+        for number, shares in zip(found.predicted, found.probabilities.tolist(), strict=True)
+    ]

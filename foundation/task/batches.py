@@ -34,6 +34,10 @@ class TokenRows:
         """(R,) tokens of each row, special ones included."""
         return np.array([sum(len(segment) + 1 for segment in row) + 1 for row in self.rows], dtype=np.int64)
 
+    def take(self, numbers: NDArray[np.int64]) -> "TokenRows":
+        """These rows, in this order; n_cut stays that of all."""
+        return TokenRows([self.rows[number] for number in numbers], self.specials, self.n_cut)
+
     def batch(self, numbers: NDArray[np.int64], labels: Labels | None, first_row: int = 0) -> Batch:
         """These rows, in this order; labels are of all rows."""
         chosen = [self.rows[number] for number in numbers]
@@ -74,6 +78,17 @@ def by_length(lengths: NDArray[np.int64], batch_rows: int) -> Iterator[NDArray[n
     order = np.argsort(lengths, kind="stable")
     for first in range(0, len(order), batch_rows):
         yield order[first : first + batch_rows]
+
+
+def by_tokens(lengths: NDArray[np.int64], batch_tokens: int) -> Iterator[NDArray[np.int64]]:
+    """As by_length, with at most batch_tokens tokens in a batch (a longer row is alone): batches take equal time and memory."""
+    order = np.argsort(lengths, kind="stable")
+    ends = lengths[order].cumsum()
+    first, before = 0, 0
+    while first < len(order):
+        last = max(first + 1, int(np.searchsorted(ends, before + batch_tokens, side="right")))
+        yield order[first:last]
+        first, before = last, int(ends[last - 1])
 
 
 class TaskBatches:

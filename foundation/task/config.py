@@ -4,7 +4,6 @@ from dataclasses import dataclass, field
 from enum import Enum
 
 from foundation.core.errors import UserError
-from foundation.train.config import TrainerConfig
 
 
 class TaskKind(str, Enum):
@@ -117,34 +116,4 @@ class TaskConfig:
     def check(self) -> None:
         """Raise UserError with every problem at once."""
         if found := self.problems():
-            raise UserError("; ".join(found))
-
-
-@dataclass(kw_only=True, slots=True)
-class PredictConfig:
-    """Which fine-tuned model answers which texts. "-": standard input or output.
-
-    run: a task's folder (its first seed answers), a seed's, or a `final`. text, text_pair: columns; null: those of the
-    task, or else `text`. format: csv, tsv, jsonl or txt; null: from the extension, txt for "-".
-    chunk_rows: rows read before the first of them is answered; inside a chunk rows of similar length go together.
-    """
-
-    run: str
-    input: str
-    output: str = "-"
-    text: str | None = None
-    text_pair: str | None = None
-    format: str | None = None
-    batch_rows: int = 32
-    chunk_rows: int = 1024
-    trainer: TrainerConfig
-
-    def check(self) -> None:
-        """Raise UserError with all problems that can be seen before any work is done."""
-        found = [
-            f"{name}={getattr(self, name)} must be at least 1"
-            for name in ("batch_rows", "chunk_rows")
-            if getattr(self, name) < 1
-        ]
-        if found:
             raise UserError("; ".join(found))

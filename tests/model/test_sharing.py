@@ -175,7 +175,7 @@ def test_a_frozen_encoder_has_no_dropout_and_says_the_same_twice() -> None:
 def test_a_frozen_encoder_computes_a_training_row_once_while_there_is_room() -> None:
     calls = []
     for room in (1 << 20, 20 * 32 * 8):
-        frozen = FrozenEncoder(encoder_of(bert_config()), cache_bytes=room)
+        frozen = FrozenEncoder(encoder_of(bert_config()), room_bytes=room)
         frozen.layers[0].register_forward_hook(lambda *_: calls.append(1))
         first, second = hidden(frozen), hidden(frozen)
         torch.testing.assert_close(first, second, rtol=1e-10, atol=1e-10)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from foundation.core.errors import UserError
-from foundation.task.batches import TaskBatches, TokenRows, by_length, fit
+from foundation.task.batches import TaskBatches, TokenRows, by_length, by_tokens, fit
 from tests.builders import SPECIALS
 
 
@@ -122,3 +122,15 @@ def test_the_longer_segment_gives_way_first(lengths: list[int], room: int, kept:
 def test_no_rows_are_refused() -> None:
     with pytest.raises(UserError, match="there are no training rows"):
         TaskBatches(TokenRows([], SPECIALS, 0), np.arange(0), batch_rows=8, seed=0)
+
+
+@pytest.mark.parametrize("batch_tokens", [1, 100, 1000, 10**6])
+def test_batches_by_tokens_hold_every_row_once_and_no_more_tokens_than_asked(batch_tokens: int) -> None:
+    lengths = rows(500).lengths()
+    batches = list(by_tokens(lengths, batch_tokens))
+    assert sorted(np.concatenate(batches).tolist()) == list(range(500))
+    assert all(lengths[batch].sum() <= batch_tokens or len(batch) == 1 for batch in batches)
+    # None could have taken the first row of the next one too.
+    for one, other in pairwise(batches):
+        assert lengths[one].sum() + lengths[other[0]] > batch_tokens
+    assert not list(by_tokens(np.array([], np.int64), batch_tokens))
