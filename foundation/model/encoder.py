@@ -19,9 +19,21 @@ from foundation.model.rotary import Rotation, rotation
 _TOKEN_MULTIPLE = 256
 
 
-def make_norm(cfg: ModelConfig) -> nn.LayerNorm:
+class Norm(nn.LayerNorm):
+    """Layer normalisation (Ba et al. 2016)."""
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """Any shape whose last size is the width."""
+        return native.sum_and_norm(hidden, None, self)[1]
+
+    def after_sum(self, stream_TD: Tensor, branch_TD: Tensor) -> tuple[Tensor, Tensor]:
+        """stream + branch, and that normed: a residual sum and its norm are one pass where they can be."""
+        return native.sum_and_norm(stream_TD, branch_TD, self)
+
+
+def make_norm(cfg: ModelConfig) -> Norm:
     """Layer normalisation as the family has it."""
-    return nn.LayerNorm(cfg.width, eps=cfg.norm_eps, bias=cfg.norm_bias)
+    return Norm(cfg.width, eps=cfg.norm_eps, bias=cfg.norm_bias)
 
 
 class FeedForwardNet(nn.Module):
@@ -63,11 +75,13 @@ class Layer(nn.Module):
     def forward(self, hidden_TD: Tensor, layout: Layout, turn: Rotation | None) -> Tensor:
         """(T, D) -> (T, D)."""
         if self.is_pre_norm:
-            hidden_TD = hidden_TD + self.dropout(self.attention(self.attention_norm(hidden_TD), layout, turn))
-            return hidden_TD + self.dropout(self.feed_forward(self.feed_forward_norm(hidden_TD)))
-        hidden_TD = self.attention_norm(hidden_TD + self.dropout(self.attention(hidden_TD, layout, turn)))
-        normed: Tensor = self.feed_forward_norm(hidden_TD + self.dropout(self.feed_forward(hidden_TD)))
-        return normed
+            mixed_TD = self.dropout(self.attention(self.attention_norm(hidden_TD), layout, turn))
+            hidden_TD, normed_TD = self.feed_forward_norm.after_sum(hidden_TD, mixed_TD)
+            return hidden_TD + self.dropout(self.feed_forward(normed_TD))
+        assert isinstance(self.attention_norm, Norm)
+        _, hidden_TD = self.attention_norm.after_sum(hidden_TD, self.dropout(self.attention(hidden_TD, layout, turn)))
+        _, hidden_TD = self.feed_forward_norm.after_sum(hidden_TD, self.dropout(self.feed_forward(hidden_TD)))
+        return hidden_TD
 
 
 class Encoder(nn.Module):

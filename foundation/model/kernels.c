@@ -244,6 +244,78 @@ void softmax_backward(const bf16 *shares, bf16 *grads, i64 rows, i64 heads, i64 
     }
 }
 
+/* sum (T, D) = stream + branch, normed (T, D) = (sum - mean) / deviation * weight + bias; branch and bias may be null, and sum is
+ * written only with a branch. means, inverses (T,): of the rows, for the way back. */
+void norm_forward(const bf16 *stream, const bf16 *branch, const float *weight, const float *bias, bf16 *sum, bf16 *normed,
+                  float *means, float *inverses, i64 tokens, i64 width, float eps, i64 threads) {
+#pragma omp parallel for num_threads((int)threads)
+    for (i64 t = 0; t < tokens; t++) {
+        const bf16 *x = stream + t * width;
+        float row[width], mean = 0.0f, variance = 0.0f;
+        ask_for(x + 4 * width, width);
+        if (branch) {
+            const bf16 *y = branch + t * width;
+            ask_for(y + 4 * width, width);
+#pragma omp simd
+            for (i64 d = 0; d < width; d++) {
+                bf16 rounded = narrow(wide(x[d]) + wide(y[d]));
+                sum[t * width + d] = rounded;
+                row[d] = wide(rounded);
+            }
+        } else
+#pragma omp simd
+            for (i64 d = 0; d < width; d++) row[d] = wide(x[d]);
+#pragma omp simd reduction(+ : mean)
+        for (i64 d = 0; d < width; d++) mean += row[d];
+        mean /= (float)width;
+#pragma omp simd reduction(+ : variance)
+        for (i64 d = 0; d < width; d++) variance += (row[d] - mean) * (row[d] - mean);
+        float inverse = 1.0f / __builtin_sqrtf(variance / (float)width + eps);
+        means[t] = mean;
+        inverses[t] = inverse;
+#pragma omp simd
+        for (i64 d = 0; d < width; d++)
+            normed[t * width + d] = narrow((row[d] - mean) * inverse * weight[d] + (bias ? bias[d] : 0.0f));
+    }
+}
+
+/* grad (T, D) of the sum: through the norm, plus grad_sum where it is not null. grad_weight, grad_bias (threads, D): each thread's
+ * share, zeros before; grad_bias may be null. */
+void norm_backward(const bf16 *sum, const float *weight, const float *means, const float *inverses, const bf16 *grad_normed,
+                   const bf16 *grad_sum, bf16 *grad, float *grad_weight, float *grad_bias, i64 tokens, i64 width, i64 threads) {
+#pragma omp parallel for num_threads((int)threads) schedule(static)
+    for (i64 part = 0; part < threads; part++)
+        for (i64 t = tokens * part / threads; t < tokens * (part + 1) / threads; t++) {
+            const bf16 *x = sum + t * width, *g = grad_normed + t * width;
+            float *own = grad_weight + part * width, scaled[width], hats[width], total = 0.0f, along = 0.0f;
+            ask_for(x + 4 * width, width);
+            ask_for(g + 4 * width, width);
+#pragma omp simd reduction(+ : total, along)
+            for (i64 d = 0; d < width; d++) {
+                float hat = (wide(x[d]) - means[t]) * inverses[t], into = wide(g[d]);
+                own[d] += into * hat;
+                hats[d] = hat;
+                scaled[d] = into * weight[d];
+                total += scaled[d];
+                along += scaled[d] * hat;
+            }
+            total /= (float)width;
+            along /= (float)width;
+            if (grad_bias)
+#pragma omp simd
+                for (i64 d = 0; d < width; d++) grad_bias[part * width + d] += wide(g[d]);
+            if (grad_sum) {
+                const bf16 *passed = grad_sum + t * width;
+                ask_for(passed + 4 * width, width);
+#pragma omp simd
+                for (i64 d = 0; d < width; d++)
+                    grad[t * width + d] = narrow((scaled[d] - total - hats[d] * along) * inverses[t] + wide(passed[d]));
+            } else
+#pragma omp simd
+                for (i64 d = 0; d < width; d++) grad[t * width + d] = narrow((scaled[d] - total - hats[d] * along) * inverses[t]);
+        }
+}
+
 /* losses (M,) = -ln softmax(logits + bias)[target], 0 where the target is negative; log_sums (M,) for the way back. */
 void cross_entropy_forward(const bf16 *logits, const float *bias, const i64 *targets, float *losses, float *log_sums, i64 n_targets,
                            i64 vocab, i64 threads) {

@@ -3,7 +3,7 @@
 Between two matrix products torch runs one pass over memory for each operation; here it is one for all of them. Without a C
 compiler, in another type or on another device, the plain operations run instead: the same arithmetic, rounded more often.
 
-Letters: T tokens of all rows · N heads · H head width · F feed-forward width · M targets · V vocabulary
+Letters: T tokens of all rows · D width · N heads · H head width · F feed-forward width · M targets · V vocabulary
 """
 
 import ctypes
@@ -111,6 +111,45 @@ def geglu(inner_TF: Tensor) -> Tensor:
     """gelu(signal) ∘ gate of (T, 2F), in (T, F)."""
     out: Tensor = _GeGLU.apply(inner_TF)  # type: ignore[no-untyped-call]
     return out
+
+
+class _Norm(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, stream: Tensor, branch: Tensor | None, weight: Tensor, bias: Tensor | None, eps: float
+    ) -> tuple[Tensor, Tensor]:
+        stream, branch = stream.contiguous(), None if branch is None else branch.contiguous()
+        total, normed = stream if branch is None else torch.empty_like(stream), torch.empty_like(stream)
+        means, inverses = torch.empty(2, len(stream)).unbind()
+        _call("norm_forward", stream, branch, weight, bias, total, normed, means, inverses, *stream.shape, eps)
+        ctx.save_for_backward(total, weight, means, inverses)
+        ctx.has_branch, ctx.has_bias = branch is not None, bias is not None
+        ctx.set_materialize_grads(False)
+        return (total.view_as(total) if branch is None else total), normed
+
+    @staticmethod
+    def backward(ctx: Any, grad_sum: Tensor | None, grad_normed: Tensor | None) -> tuple[Tensor | None, ...]:
+        total, weight, means, inverses = ctx.saved_tensors
+        if grad_normed is None:
+            return grad_sum, grad_sum if ctx.has_branch else None, None, None, None
+        threads = torch.get_num_threads()
+        grad, grad_weight = torch.empty_like(total), weight.new_zeros(threads, len(weight))
+        grad_bias = torch.zeros_like(grad_weight) if ctx.has_bias else None
+        passed = None if grad_sum is None else grad_sum.contiguous()
+        kept = (total, weight, means, inverses)
+        _call("norm_backward", *kept, grad_normed.contiguous(), passed, grad, grad_weight, grad_bias, *total.shape)
+        into_bias = None if grad_bias is None else grad_bias.sum(0)
+        return grad, grad if ctx.has_branch else None, grad_weight.sum(0), into_bias, None
+
+
+def sum_and_norm(stream_TD: Tensor, branch_TD: Tensor | None, norm: torch.nn.LayerNorm) -> tuple[Tensor, Tensor]:
+    """stream + branch, and its layer normalisation, (T, D) each; the plain operations where the fused pass does not apply."""
+    takes = applies_to(stream_TD) and (branch_TD is None or branch_TD.dtype is stream_TD.dtype)
+    if takes and stream_TD.ndim == 2 and norm.weight.dtype is torch.float32:
+        total, normed = _Norm.apply(stream_TD, branch_TD, norm.weight, norm.bias, norm.eps)  # type: ignore[no-untyped-call]
+        return (stream_TD if branch_TD is None else total), normed
+    total = stream_TD if branch_TD is None else stream_TD + branch_TD
+    return total, torch.nn.functional.layer_norm(total, norm.normalized_shape, norm.weight, norm.bias, norm.eps)
 
 
 class _Attention(torch.autograd.Function):

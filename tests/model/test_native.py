@@ -46,6 +46,41 @@ def test_geglu_and_its_gradient_are_those_of_the_definition_rounded_once() -> No
     torch.testing.assert_close(inner.grad.double(), truth.grad, rtol=HALF_ULP, atol=1e-5)
 
 
+@pytest.mark.parametrize("has_bias", [True, False])
+@pytest.mark.parametrize("has_branch", [True, False])
+def test_norm_after_a_residual_sum_is_the_definition(has_branch: bool, has_bias: bool) -> None:
+    norm = torch.nn.LayerNorm(48, eps=1e-5, bias=has_bias)
+    randomise(norm)
+    exact = copy.deepcopy(norm).double()
+    stream, branch = (random(37, 48, seed=1) * 4 + 2).detach().requires_grad_(), random(37, 48, seed=2)
+    true_stream, true_branch = double(stream), double(branch)
+    total, normed = native.sum_and_norm(stream, branch if has_branch else None, norm)
+    summed = true_stream + true_branch if has_branch else true_stream
+    # The stream is kept in bfloat16, so the norm is of the rounded sum.
+    rounded = summed + (summed.detach().bfloat16().double() - summed.detach())
+    expected = exact(rounded)
+    torch.testing.assert_close(total.double(), rounded, rtol=0, atol=0)
+    torch.testing.assert_close(normed.double(), expected, rtol=HALF_ULP, atol=1e-5)
+    first, second = (random(37, 48, seed=seed, requires_grad=False) for seed in (3, 4))
+    torch.autograd.backward([total, normed], [first, second])
+    torch.autograd.backward([rounded, expected], [first.double(), second.double()])
+    # Two gradients meet, each rounded, where nothing was added and the stream goes on as it is.
+    torch.testing.assert_close(stream.grad.double(), true_stream.grad, rtol=2 * HALF_ULP, atol=1e-2)
+    if has_branch:
+        torch.testing.assert_close(branch.grad.double(), true_branch.grad, rtol=HALF_ULP, atol=1e-4)
+    for found, truth in zip(norm.parameters(), exact.parameters(), strict=True):
+        torch.testing.assert_close(found.grad.double(), truth.grad, rtol=1e-5, atol=1e-5)
+
+
+def test_a_sum_that_is_normed_but_goes_nowhere_else_has_its_gradient() -> None:
+    norm, stream, branch = torch.nn.LayerNorm(16), random(5, 16, seed=1), random(5, 16, seed=2)
+    native.sum_and_norm(stream, branch, norm)[1].backward(random(5, 16, seed=3, requires_grad=False))
+    through_norm = stream.grad.clone()
+    stream.grad = None
+    native.sum_and_norm(stream, branch, norm)[0].sum().backward()
+    assert (stream.grad == 1).all() and not torch.equal(through_norm, stream.grad)
+
+
 @pytest.mark.parametrize("scale", [1.0, 30.0])
 def test_cross_entropy_and_its_gradients_are_those_of_the_definition(scale: float) -> None:
     logits = (random(9, 131) * scale).detach().requires_grad_()
@@ -180,6 +215,7 @@ def test_what_is_not_finite_stays_so(bad: float) -> None:
     inner, logits, qkv = random(4, 20).detach(), random(4, 20).detach(), random(5, 3, 2, 16).detach()
     inner[1, 3], logits[2, 7], qkv[3, 2, 1, 2] = bad, bad, bad
     assert not native.geglu(inner).isfinite().all()
+    assert not native.sum_and_norm(inner, inner, torch.nn.LayerNorm(20))[1].isfinite().all()
     assert not native.summed_cross_entropy(logits, torch.zeros(20), torch.tensor([1, 2, 3, 4])).isfinite()
     assert not native.attend(qkv, Layout.of([5]), 0, 0.0, None).isfinite().all()
 
