@@ -13,6 +13,7 @@ from typing import Any, TypeVar, get_args, get_type_hints
 
 import hydra
 from hydra.core.config_store import ConfigStore
+from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
@@ -131,6 +132,29 @@ def run_entry(schema: type[T], config_name: str, body: Callable[[T, dict[str, An
     except UserError as error:
         sys.exit(f"error: {error}")
     entry()
+
+
+def recompose(schema: type[T], config_name: str, choices: dict[str, str]) -> tuple[T, dict[str, Any]]:
+    """Settings and their plain values as the same command line would give them with other YAMLs of some groups.
+
+    Args:
+        choices: group -> name of its YAML. What the command line says inside these groups is left out.
+
+    Raises:
+        UserError: there is no such YAML.
+    """
+    for group, name in choices.items():
+        known = sorted(path.stem for path in (conf_folder() / group).glob("*.yaml"))
+        if name not in known:
+            raise UserError(f"there is no {group} {name}: choose among {', '.join(known)}")
+    parser = OverridesParser.create()
+    words = [
+        word
+        for word in HydraConfig.get().overrides.task
+        if str(parser.parse_override(word).key_or_group).split(".")[0] not in choices
+    ]
+    cfg = hydra.compose(config_name, [*words, *(f"{group}={name}" for group, name in choices.items())])
+    return to_dataclass(cfg, schema), to_plain_settings(cfg)
 
 
 def to_plain_settings(cfg: DictConfig) -> dict[str, Any]:

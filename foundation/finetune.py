@@ -1,17 +1,35 @@
-"""Fine-tune a foundation on a task:  python -m foundation.finetune task=sst2  (settings: --help; tasks: conf/task/)."""
+"""Fine-tune a foundation on tasks:  python -m foundation.finetune task=sst2  (settings: --help; tasks: conf/task/)."""
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from foundation.config import run_entry
-from foundation.task.study_config import FinetuneConfig
+from foundation.config import recompose, run_entry
+from foundation.task.study_config import FinetuneConfig, SuiteConfig
+
+if TYPE_CHECKING:
+    from foundation.task.suite import Member
 
 
 def _body(cfg: FinetuneConfig, settings: dict[str, Any]) -> None:
     cfg.check()
     # Here, not at the top: --help and a mistyped setting should not wait for torch.
-    from foundation.task.protocol import finetune
+    if isinstance(cfg.task, SuiteConfig) or cfg.methods:
+        from foundation.task.suite import run_suite
 
-    finetune(cfg, settings)
+        parents = cfg.task.parents if isinstance(cfg.task, SuiteConfig) else {}
+        run_suite(cfg.task.name, _members(cfg), parents)
+    else:
+        from foundation.task.protocol import finetune
+
+        finetune(cfg, settings)
+
+
+def _members(cfg: FinetuneConfig) -> list["Member"]:
+    """Every task under every method, each as a command of its own would have it."""
+    from foundation.task.suite import Member
+
+    tasks = [{"task": name} for name in cfg.task.in_order()] if isinstance(cfg.task, SuiteConfig) else [{}]
+    methods = [{"sharing": name} for name in cfg.methods] or [{}]
+    return [Member(*recompose(FinetuneConfig, "finetune", {**task, **way})) for way in methods for task in tasks]
 
 
 def main() -> None:

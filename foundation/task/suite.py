@@ -1,0 +1,155 @@
+"""Several tasks in one command, and several ways of sharing one foundation between them. Only missing cells run."""
+
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from foundation.core.distributed import is_main
+from foundation.core.errors import UserError
+from foundation.core.files import write_json
+from foundation.task.config import Source, TaskConfig
+from foundation.task.costs import TENSORS_FILE, read_manifest, sharing_degree
+from foundation.task.interval import macro_differences
+from foundation.task.load import TaskData
+from foundation.task.protocol import find_starts, read_data, run_study, say, workplace
+from foundation.task.results import StudyResult
+from foundation.task.study_config import FinetuneConfig
+from foundation.task.suite_table import degrees_table, rows_of, suite_table, write_csv
+
+SUITE_FILE, TABLE_FILE = "suite.json", "suite.csv"
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """One task under one way of sharing, with the settings that it would have alone."""
+
+    cfg: FinetuneConfig
+    settings: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class SuiteResult:
+    """studies: by method, then by task. left_out: tasks without data, and why. degrees: by method, of the first arm."""
+
+    name: str
+    studies: dict[str, dict[str, StudyResult]]
+    left_out: dict[str, str]
+    degrees: dict[str, float] = field(default_factory=dict)
+
+
+def run_suite(name: str, members: list[Member], parents: dict[str, str] | None = None) -> SuiteResult:
+    """Read all data, then run every member, then say what they come to together.
+
+    Args:
+        members: in an order in which parents come before the tasks that start from them.
+        parents: task -> task; the encoder of the other's arm, seed by seed, is taken in the foundation's place.
+
+    Raises:
+        UserError: no foundation; data that are there and wrong; no data for any task. A task whose files are not there and
+            that the hub does not give is left out, which is said.
+    """
+    with workplace(members[0].cfg) as device:
+        for member in members:
+            member.cfg.check()
+            find_starts(member.cfg)
+        data, left_out = _read_all(members)
+        studies = _run_all(members, parents or {}, data, device)
+        degrees = {method: degree for method, of in studies.items() if (degree := _degree(of)) is not None}
+        result = SuiteResult(name, studies, left_out, degrees)
+        for method in studies:
+            say(suite_table(f"{name}, sharing={method}", studies[method], left_out))
+        if len(studies) > 1:
+            say(degrees_table(studies, degrees))
+        if is_main():
+            _write(members, result)
+        return result
+
+
+def _read_all(members: list[Member]) -> tuple[dict[str, TaskData], dict[str, str]]:
+    """The data of every task, once, before anything is trained."""
+    data: dict[str, TaskData] = {}
+    left_out: dict[str, str] = {}
+    for member in members:
+        task = member.cfg.task
+        if task.name in data or task.name in left_out:
+            continue
+        try:
+            data[task.name] = read_data(member.cfg)
+        except UserError as error:
+            if _is_here(task):
+                raise  # it can be mended, and a suite without it would be another one
+            left_out[task.name] = " ".join(str(error).split())
+            say(f"{task.name} is left out: {left_out[task.name]}")
+    if not data:
+        raise UserError(
+            f"none of {', '.join(left_out)} has data: lay files where the tasks look for them, as said above"
+        )
+    return data, left_out
+
+
+def _is_here(task: TaskConfig) -> bool:
+    """Whether the task's own files are there, or are made here; else only the hub could give them."""
+    if task.source is not Source.files or task.hub is None:
+        return True
+    return task.train is not None and any((Path(folder) / task.train).is_file() for folder in task.local)
+
+
+def _run_all(
+    members: list[Member], parents: dict[str, str], data: dict[str, TaskData], device: torch.device
+) -> dict[str, dict[str, StudyResult]]:
+    studies: dict[str, dict[str, StudyResult]] = {}
+    for member in members:
+        task = member.cfg.task.name
+        if task not in data:
+            continue
+        of_method = studies.setdefault(member.cfg.sharing.method.value, {})
+        cfg = _after_parent(member.cfg, parents, of_method)
+        of_method[task] = run_study(cfg, {**member.settings, "parent": cfg.parent}, data[task], device)
+    return studies
+
+
+def _after_parent(cfg: FinetuneConfig, parents: dict[str, str], done: dict[str, StudyResult]) -> FinetuneConfig:
+    """The member's settings, with the arm of its parent in this suite where it has one that has run."""
+    parent = parents.get(cfg.task.name)
+    if parent is None or parent not in done:
+        return cfg
+    return replace(cfg, parent=str(done[parent].arms[0].folder))
+
+
+def _degree(studies: dict[str, StudyResult]) -> float | None:
+    """Mean over tasks of the share of a model's parameters whose bytes are the same in the models of all tasks.
+
+    Of the first seed of the first arm; with a single task there is nothing to share with but the foundation.
+    """
+    manifests = [read_manifest(min(of.arms[0].folder.glob(f"seed-*/{TENSORS_FILE}"))) for of in studies.values()]
+    if len(manifests) < 2:
+        return None
+    degrees = sharing_degree(manifests)
+    return sum(degrees) / len(degrees)
+
+
+def _write(members: list[Member], result: SuiteResult) -> None:
+    """suite.json and suite.csv, beside the folders of the tasks: of one method below its name, of several below `methods`."""
+    first = next(iter(next(iter(result.studies.values())).values())).arms[0]
+    methods = list(result.studies)
+    variant = members[0].cfg.name or (methods[0] if len(methods) == 1 else "methods")
+    folder = first.folder.parent.parent / result.name / variant
+    rows = [row for method, of in result.studies.items() for row in rows_of(method, of)]
+    content: dict[str, Any] = {"suite": result.name, "left_out": result.left_out, "rows": rows}
+    content["sharing_degree"] = result.degrees
+    content["macro"] = {}
+    for method, of in result.studies.items():
+        found = [study.difference for study in of.values() if study.difference is not None]
+        if found and len(found) == len(of):
+            interval = macro_differences(found).interval
+            content["macro"][method] = {
+                "difference": interval.difference,
+                "low": interval.low,
+                "high": interval.high,
+                "tasks": len(found),
+            }
+    write_json(folder / SUITE_FILE, content)
+    write_csv(folder / TABLE_FILE, rows)
+    say(f"  {folder}")
