@@ -17,6 +17,10 @@ def _body(cfg: FinetuneConfig, settings: dict[str, Any]) -> None:
 
         parents = cfg.task.parents if isinstance(cfg.task, SuiteConfig) else {}
         run_suite(cfg.task.name, _members(cfg), parents)
+    elif cfg.n_train:
+        from foundation.task.few_shot import few_shot
+
+        few_shot(cfg, settings)
     else:
         from foundation.task.protocol import finetune
 

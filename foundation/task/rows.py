@@ -15,7 +15,9 @@ CHOICE_SEED = 0
 def choose_rows(cfg: FinetuneConfig, train: Examples) -> tuple[Examples, Examples | None]:
     """Rows to train on, and with keep=best those that pick the epoch; max_train of 100 are among max_train of 200."""
     part, parts = cfg.shard_of
-    order = nested_order(train.labels, draw=0)[part::parts]
+    whole = nested_order(train.labels, draw=0)
+    # A piece of an order in which the labels alternate, not every k-th row of it: that could have one label only.
+    order = whole[len(whole) * part // parts : len(whole) * (part + 1) // parts]
     if cfg.subset:
         order = order[nested_order(train.labels[order], draw=cfg.subset)]
     order = order[: cfg.max_train]

@@ -116,7 +116,8 @@ def find_start(spec: str, cfg: FinetuneConfig) -> Start:
         cfg.like if is_scratch else spec, Path(cfg.runs_dir), "like" if is_scratch else "foundation"
     )
     home = home_of(final, Path(cfg.runs_dir))
-    variant = cfg.name or cfg.sharing.method.value
+    method = cfg.sharing.method.value
+    variant = f"{cfg.name}-{method}" if cfg.name and cfg.methods else cfg.name or method
     if is_scratch:
         variant = f"{cfg.name}-{SCRATCH}" if cfg.name else SCRATCH
     parent = None if is_scratch or cfg.parent is None else _parent_folder(cfg.parent, home)

@@ -67,7 +67,8 @@ class FinetuneConfig:
 
     foundation, compare: NAME (of <runs_dir>/NAME/final), a folder, or `scratch`: random weights, shape and tokenizer of
     `like`, every one of them trained whatever `sharing` is. parent: start from the encoder of another task's fine-tune,
-    by the task's name or a folder. seeds: how many, counted from `seed`. name: the arm's folder, when not the sharing method.
+    by the task's name or a folder. seeds: how many, counted from `seed`.
+    name: the arm's folder, when not the sharing method; in a comparison of `methods`, what stands before it.
     methods: sharing methods to compare, by the names of their files; n_train: sizes of a few-shot curve, of n_subsets draws.
     pooling: mean by default, since a small foundation trained without a sentence task has learnt nothing in its [CLS].
     dropout: in the encoder and in the head, whatever pretraining had.

@@ -1,0 +1,73 @@
+"""What labels are worth: distances between curves by hand, and that the interval is about what is drawn."""
+
+import math
+
+import numpy as np
+import pytest
+
+from foundation.task.config import Metric
+from foundation.task.learning_curve import Answered, advantage, data_advantage, labels_needed, scores
+
+SIZES = [8, 16, 32, 64]
+
+
+def test_labels_between_two_sizes_lie_on_a_line_over_their_logarithm() -> None:
+    curve = np.array([0.5, 0.6, 0.8, 0.8])
+    wanted = np.array([0.5, 0.55, 0.6, 0.7, 0.8, 0.81, 0.1])
+    needed = labels_needed(SIZES, curve, wanted)
+    assert needed == pytest.approx([8, 8 * 2**0.5, 16, 16 * 2**0.5, 32, math.inf, 8])
+
+
+def test_a_dip_does_not_count_against_a_curve() -> None:
+    assert labels_needed(SIZES, np.array([0.5, 0.7, 0.6, 0.9]), np.array([0.7, 0.8])) == pytest.approx(
+        [16, 32 * 2**0.5]
+    )
+
+
+def test_a_curve_that_needs_twice_the_labels() -> None:
+    """The same line over log2(labels), one doubling apart: at the score s the one needs n labels and the other 2n."""
+    first, second = np.array([0.6, 0.7, 0.8, 0.9]), np.array([0.5, 0.6, 0.7, 0.8])
+    band = np.linspace(0.6, 0.8, 200_001)
+    by_hand = np.mean(8 * 2 ** ((band - 0.6) / 0.1))
+    assert data_advantage((SIZES, first), (SIZES, second)) == pytest.approx(by_hand, rel=1e-3)
+    assert data_advantage((SIZES, second), (SIZES, first)) == pytest.approx(-by_hand, rel=1e-3)
+    assert data_advantage((SIZES, first), (SIZES, first)) == 0
+
+
+def test_curves_without_a_shared_score_have_no_distance() -> None:
+    assert math.isnan(data_advantage((SIZES, np.full(4, 0.9)), (SIZES, np.array([0.5, 0.6, 0.6, 0.7]))))
+
+
+def answered(name: str, chances: list[float], gold: np.ndarray, purpose: int) -> Answered:
+    """Runs that are right with these chances, by size; three draws of rows and two seeds."""
+    generator = np.random.default_rng(purpose)
+
+    def run(chance: float) -> np.ndarray:
+        return np.where(generator.random((2, len(gold))) < chance, gold, 1 - gold).astype(np.float64)
+
+    return Answered(name, SIZES, [[run(chance) for _ in range(3)] for chance in chances])
+
+
+def test_the_interval_holds_the_advantage_that_was_planted() -> None:
+    gold = np.random.default_rng(0).integers(0, 2, 1500)
+    first = answered("first", [0.6, 0.7, 0.8, 0.9], gold, 1)
+    second = answered("second", [0.5, 0.6, 0.7, 0.8], gold, 2)
+    found = advantage(first, second, Metric.accuracy, gold, 2)
+    planted = 8 * (4 - 1) / math.log(4)
+    assert found.labels == pytest.approx(planted, rel=0.15)
+    assert found.low is not None and found.high is not None
+    assert found.low < planted < found.high
+    assert found.low > 0
+    assert found.undefined == 0
+    # The first arm's smallest size is what the second has at 16; its largest is beyond all of the second's.
+    assert found.equivalents[0] == pytest.approx(16, rel=0.25)
+    assert found.equivalents[3] is None
+    assert [cell.shape for cell in scores(first, Metric.accuracy, gold, 2)] == [(3, 2)] * 4
+
+
+def test_two_like_arms_have_no_advantage() -> None:
+    gold = np.random.default_rng(0).integers(0, 2, 1500)
+    arms = [answered(name, [0.6, 0.7, 0.8, 0.9], gold, purpose) for purpose, name in enumerate("ab", start=5)]
+    found = advantage(arms[0], arms[1], Metric.accuracy, gold, 2)
+    assert found.low is not None and found.high is not None
+    assert found.low < 0 < found.high
