@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import tokenizers
 from numpy.typing import NDArray
+from tokenizers import processors
 
 from foundation.core.errors import UserError
 from foundation.core.files import fingerprint, write_atomically
@@ -30,6 +31,16 @@ class SpecialIds:
 
 # Field of SpecialIds -> how it is written. transformers wants the same names as pad_token="[PAD]" and so on.
 SPECIAL_TOKENS = {field.name: f"[{field.name.upper()}]" for field in fields(SpecialIds)}
+
+
+def row_template(backend: tokenizers.Tokenizer) -> processors.TemplateProcessing:
+    """How special tokens frame one text or two: [CLS] A [SEP] and [CLS] A [SEP] B [SEP], B in segment 1."""
+    cls, sep = SPECIAL_TOKENS["cls"], SPECIAL_TOKENS["sep"]
+    return processors.TemplateProcessing(
+        single=f"{cls} $A {sep}",
+        pair=f"{cls} $A {sep} $B:1 {sep}:1",
+        special_tokens=[(token, backend.token_to_id(token)) for token in (cls, sep)],
+    )
 
 
 @dataclass(frozen=True, slots=True)

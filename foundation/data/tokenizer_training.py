@@ -4,11 +4,11 @@ from collections import Counter
 from collections.abc import Iterable
 
 import tokenizers
-from tokenizers import decoders, models, normalizers, pre_tokenizers, processors, trainers
+from tokenizers import decoders, models, normalizers, pre_tokenizers, trainers
 
 from foundation.core.errors import UserError
 from foundation.data.config import TokenizerConfig, TokenizerKind
-from foundation.data.tokenizer import SPECIAL_TOKENS, Tokenizer
+from foundation.data.tokenizer import SPECIAL_TOKENS, Tokenizer, row_template
 
 _SPECIALS = list(SPECIAL_TOKENS.values())
 _CONTINUES = "##"
@@ -33,12 +33,7 @@ def train_tokenizer(texts: Iterable[str], cfg: TokenizerConfig) -> Tokenizer:
         raise UserError(
             f"tokenizer.vocab_size={cfg.vocab_size} is too small: the special tokens and the alphabet take {size}"
         )
-    cls, sep = SPECIAL_TOKENS["cls"], SPECIAL_TOKENS["sep"]
-    backend.post_processor = processors.TemplateProcessing(
-        single=f"{cls} $A {sep}",
-        pair=f"{cls} $A {sep} $B:1 {sep}:1",
-        special_tokens=[(token, backend.token_to_id(token)) for token in (cls, sep)],
-    )
+    backend.post_processor = row_template(backend)
     return Tokenizer(backend)
 
 

@@ -1,0 +1,65 @@
+"""What a family of stock classes can hold, both ways: settings, weights, and the reasons why something does not fit."""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import Tensor
+
+from foundation.data.tokenizer import SpecialIds
+from foundation.exchange.names import NameTable
+from foundation.model.config import ModelConfig
+
+
+@dataclass(slots=True)
+class Stock:
+    """A model as a stock class has it: the class's name, the content of config.json, the weights.
+
+    notes: what was folded or left out on the way, a sentence each, for the card and the user.
+    """
+
+    architecture: str
+    config: dict[str, Any]
+    tensors: dict[str, Tensor]
+    notes: list[str] = field(default_factory=list)
+
+
+class Family(ABC):
+    """`bert` or `modern` as transformers has it.
+
+    classes: the stem of its class names. prefix: of the encoder's weights. encoder, mlm, …: names of parts, ours and theirs.
+    inputs: what the model takes, in the tokenizer's words.
+    """
+
+    model_type: str
+    classes: str
+    prefix: str
+    encoder: NameTable
+    mlm: NameTable
+    pair: NameTable
+    sequence: NameTable
+    inputs: tuple[str, ...]
+
+    @abstractmethod
+    def misfits(self, model: ModelConfig) -> list[str]:
+        """Settings that no class of the family can hold, a phrase each."""
+
+    @abstractmethod
+    def config(self, model: ModelConfig, specials: SpecialIds) -> dict[str, Any]:
+        """config.json without `architectures` and what belongs to a head."""
+
+    @abstractmethod
+    def completed(self, ours: dict[str, Tensor], model: ModelConfig) -> dict[str, Tensor]:
+        """The weights with what the classes have beyond them, in values that change nothing."""
+
+    @abstractmethod
+    def model_config(self, config: dict[str, Any]) -> ModelConfig:
+        """Our settings for a config.json of theirs. Raises UserError, with the reason, where there are none."""
+
+    @abstractmethod
+    def refuse_mlm(self, config: dict[str, Any]) -> None:
+        """Raise UserError where a config.json gives the head for masked tokens another arithmetic than ours."""
+
+    @abstractmethod
+    def spare(self, config: dict[str, Any], model: ModelConfig) -> set[str]:
+        """Names, in our words, of biases that a model of these settings does without and ours has: they are zero."""

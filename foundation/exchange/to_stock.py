@@ -1,0 +1,121 @@
+"""Our models in the form of the stock classes: which class, which settings, which weights; or why there is none."""
+
+import torch
+from torch import Tensor
+
+from foundation.core.errors import UserError
+from foundation.exchange.bert import Bert
+from foundation.exchange.family import Family, Stock
+from foundation.exchange.modern import Modern
+from foundation.exchange.names import NameTable
+from foundation.model.config import ModelConfig, NormPlace
+from foundation.task.config import Pooling
+from foundation.task.finetuned import FineTuned
+from foundation.train.foundation import Foundation
+
+FAMILIES: tuple[Family, ...] = (Bert(), Modern())
+_TOKENS = "encoder.token_embedding.weight"
+_SEGMENTS = "encoder.segment_embedding.weight"
+# The class for what is there: (a head for masked tokens, a head for pairs of sentences).
+_KINDS = {
+    (True, True): "ForPreTraining",
+    (True, False): "ForMaskedLM",
+    (False, True): "ForNextSentencePrediction",
+    (False, False): "Model",
+}
+_FOLDED = "The embedding of the first segment is added to every token's, which is exact where there is one segment."
+
+
+def family_of(model: ModelConfig) -> Family:
+    """The family whose classes hold the model. Raises UserError, naming the switches, where none can."""
+    family: Family = Modern() if model.norm_place is NormPlace.pre else Bert()
+    if found := family.misfits(model):
+        raise UserError(
+            f"no stock class of transformers can hold this model: {'; '.join(found)}; pretrain with "
+            "model=bert_… or model=modern_… as they are"
+        )
+    return family
+
+
+def stock_foundation(foundation: Foundation) -> Stock:
+    """A pretrained encoder with the heads of pretraining, as far as its family has classes for them."""
+    model, family, notes = foundation.model, family_of(foundation.model), list[str]()
+    tensors = foundation.tensors
+    has_mlm, has_pair = "heads.mlm.bias" in tensors, "heads.pair.classify.weight" in tensors
+    if has_pair and not family.pair.modules:
+        has_pair = False
+        notes.append(
+            f"The head for pairs of sentences is left behind: no {family.classes} class has one. "
+            "What the encoder learnt from it stays."
+        )
+    if not has_pair and (has_mlm or not family.pair.modules):
+        tensors = {name: tensor for name, tensor in tensors.items() if not name.startswith("heads.pair.")}
+    kind = _KINDS[has_mlm, has_pair]
+    table = family.encoder | family.mlm | family.pair
+    config = family.config(model, foundation.tokenizer.specials)
+    if _SEGMENTS in tensors and "token_type_ids" not in family.inputs:
+        notes.append(_FOLDED + " Of a pair, it cannot tell the second text from the first by its segment.")
+        folded = folded_segments(tensors)
+        # The head's product is with the embeddings as they were: folded and unfolded ones are two matrices now.
+        untied = {"heads.mlm.weight": tensors[_TOKENS]} if has_mlm else {}
+        config["tie_word_embeddings"] = not untied
+        tensors = folded | untied
+    weights = _stock_weights(family, table, tensors, model)
+    if kind == "Model":
+        weights = {name.removeprefix(family.prefix): tensor for name, tensor in weights.items()}
+    architecture = f"{family.classes}{kind}"
+    return Stock(architecture, {"architectures": [architecture], **config}, weights, notes)
+
+
+def folded_segments(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The same model for rows of one segment: the sum of token and first segment, which is what it computes, is stored."""
+    rest = {name: tensor for name, tensor in tensors.items() if name != _SEGMENTS}
+    return rest | {_TOKENS: tensors[_TOKENS] + tensors[_SEGMENTS][0]}
+
+
+def stock_task(tuned: FineTuned) -> Stock:
+    """A fine-tuned model for one label, or one value, a text or a pair of texts."""
+    model, how, notes = tuned.objective.encoder.cfg, tuned.how, list[str]()
+    family = family_of(model)
+    tensors = {name: tensor.detach().cpu() for name, tensor in tuned.objective.state_dict().items()}
+    if isinstance(family, Bert) and how.pooling is not Pooling.cls:
+        raise UserError(
+            f"BertForSequenceClassification looks at the first token and this model at the {how.pooling.value} of all "
+            "(pooling=mean): fine-tune with pooling=cls to export it"
+        )
+    if _SEGMENTS in tensors and "token_type_ids" not in family.inputs:
+        if how.task.text_pair is not None:
+            raise UserError(
+                f"no {family.classes} class has segment embeddings, and a task of pairs needs both of them "
+                f"(model.segments={model.segments}): pretrain with model.segments=0 to export it"
+            )
+        tensors = folded_segments(tensors)
+        notes.append(_FOLDED)
+    if not how.labels:
+        tensors |= _in_units(tensors, how.mean, how.std)
+        notes.append("The last layer gives values in the labels' own unit: their scale is folded into it.")
+    architecture = f"{family.classes}ForSequenceClassification"
+    names = how.labels or ["value"]
+    config = {
+        "architectures": [architecture],
+        **family.config(model, tuned.tokenizer.specials),
+        "id2label": {str(number): name for number, name in enumerate(names)},
+        "label2id": {name: number for number, name in enumerate(names)},
+        "problem_type": "single_label_classification" if how.labels else "regression",
+    }
+    if isinstance(family, Modern):
+        config |= {"classifier_pooling": how.pooling.value, "classifier_bias": True}
+    return Stock(architecture, config, _stock_weights(family, family.encoder | family.sequence, tensors, model), notes)
+
+
+def _in_units(tensors: dict[str, Tensor], mean: float, std: float) -> dict[str, Tensor]:
+    """The last linear layer, whose outputs are in `std`s around `mean`, in the labels' unit."""
+    weight, bias = tensors["heads.out.weight"].double(), tensors["heads.out.bias"].double()
+    return {"heads.out.weight": (weight * std).float(), "heads.out.bias": (bias * std + mean).float()}
+
+
+def _stock_weights(
+    family: Family, table: NameTable, tensors: dict[str, Tensor], model: ModelConfig
+) -> dict[str, Tensor]:
+    whole = family.completed({name: tensor.to(torch.float32) for name, tensor in tensors.items()}, model)
+    return table.to_stock(whole)
