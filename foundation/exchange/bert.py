@@ -1,5 +1,6 @@
 """BERT (Devlin et al. 2019) as transformers' Bert… classes have it."""
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -60,7 +61,7 @@ class Bert(Family):
             found.append(f"model.local_window={model.local_window} (must be 0)")
         return found
 
-    def config(self, model: ModelConfig, specials: SpecialIds) -> dict[str, Any]:
+    def config(self, model: ModelConfig, specials: SpecialIds, completed: dict[str, Tensor]) -> dict[str, Any]:
         """As BertConfig has it."""
         return {
             "model_type": self.model_type,
@@ -81,11 +82,7 @@ class Bert(Family):
 
     def completed(self, ours: dict[str, Tensor], model: ModelConfig) -> dict[str, Tensor]:
         """Biases and segment embeddings that the model does without, as zeros."""
-        whole = dict(ours)
-        for name, weight in ours.items():
-            module, _, kind = name.rpartition(".")
-            if kind == "weight" and not module.endswith("_embedding"):
-                whole.setdefault(f"{module}.bias", weight.new_zeros(weight.shape[0]))
+        whole = with_biases(ours, lambda module: not module.endswith("_embedding"))
         whole.setdefault("encoder.segment_embedding.weight", torch.zeros(2, model.width))
         return whole
 
@@ -123,6 +120,15 @@ class Bert(Family):
     def spare(self, config: dict[str, Any], model: ModelConfig) -> set[str]:
         """None: BERT has every bias."""
         return set()
+
+
+def with_biases(ours: dict[str, Tensor], has_one: Callable[[str], bool]) -> dict[str, Tensor]:
+    """The weights with a bias of zeros in every module that has one there and none here."""
+    modules = {name.removesuffix(".weight"): weight for name, weight in ours.items() if name.endswith(".weight")}
+    zeros = {
+        f"{module}.bias": weight.new_zeros(weight.shape[0]) for module, weight in modules.items() if has_one(module)
+    }
+    return zeros | ours
 
 
 def refuse_other(config: dict[str, Any], allowed: dict[str, tuple[Any, ...]]) -> None:

@@ -45,12 +45,12 @@ class Family(ABC):
         """Settings that no class of the family can hold, a phrase each."""
 
     @abstractmethod
-    def config(self, model: ModelConfig, specials: SpecialIds) -> dict[str, Any]:
-        """config.json without `architectures` and what belongs to a head."""
-
-    @abstractmethod
     def completed(self, ours: dict[str, Tensor], model: ModelConfig) -> dict[str, Tensor]:
         """The weights with what the classes have beyond them, in values that change nothing."""
+
+    @abstractmethod
+    def config(self, model: ModelConfig, specials: SpecialIds, completed: dict[str, Tensor]) -> dict[str, Any]:
+        """config.json without `architectures` and what belongs to a task; which biases there are is seen from the weights."""
 
     @abstractmethod
     def model_config(self, config: dict[str, Any]) -> ModelConfig:

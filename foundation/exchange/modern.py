@@ -1,12 +1,13 @@
 """ModernBERT (Warner et al. 2024) as transformers' ModernBert… classes have it."""
 
+import re
 from typing import Any
 
 from torch import Tensor
 
 from foundation.core.errors import UserError
 from foundation.data.tokenizer import SpecialIds
-from foundation.exchange.bert import refuse_other
+from foundation.exchange.bert import refuse_other, with_biases
 from foundation.exchange.family import Family
 from foundation.exchange.names import NameTable
 from foundation.model.config import FeedForward, ModelConfig, NormPlace, Positions
@@ -21,6 +22,13 @@ _ENCODER = {
     "encoder.layers.{n}.feed_forward.out": "model.layers.{n}.mlp.Wo",
     "encoder.layers.{n}.feed_forward_norm": "model.layers.{n}.mlp_norm",
     "encoder.final_norm": "model.final_norm",
+}
+# Switch of config.json -> the biases that it stands for, by our names.
+_BIASES = {
+    "norm_bias": re.compile(r"norm\.bias$"),
+    "attention_bias": re.compile(r"\.attention\.(qkv|out)\.bias$"),
+    "mlp_bias": re.compile(r"\.feed_forward\.(into|out)\.bias$"),
+    "classifier_bias": re.compile(r"^heads\.(mlm\.)?dense\.bias$"),
 }
 # Where config.json is silent, as ModernBertConfig has it.
 _EVERY, _WINDOW, _THETA_GLOBAL, _THETA_LOCAL = 3, 128, 160_000.0, 10_000.0
@@ -48,7 +56,12 @@ class Modern(Family):
             found.append(f"model.feed_forward={model.feed_forward.value} (must be geglu)")
         return found
 
-    def config(self, model: ModelConfig, specials: SpecialIds) -> dict[str, Any]:
+    def completed(self, ours: dict[str, Tensor], model: ModelConfig) -> dict[str, Tensor]:
+        """One switch stands for the biases of many modules: where some have one, all get one."""
+        on = [modules for modules in _BIASES.values() if any(modules.search(name) for name in ours)]
+        return with_biases(ours, lambda module: any(modules.search(f"{module}.bias") for modules in on))
+
+    def config(self, model: ModelConfig, specials: SpecialIds, completed: dict[str, Tensor]) -> dict[str, Any]:
         """As ModernBertConfig has it, in the keys of the published models, which old and new versions read."""
         return {
             "model_type": self.model_type,
@@ -60,10 +73,7 @@ class Modern(Family):
             "hidden_activation": "gelu",
             "max_position_embeddings": model.max_seq_len,
             "norm_eps": model.norm_eps,
-            "norm_bias": model.norm_bias,
-            "attention_bias": model.linear_bias,
-            "mlp_bias": model.linear_bias,
-            "classifier_bias": model.linear_bias,
+            **{switch: any(modules.search(name) for name in completed) for switch, modules in _BIASES.items()},
             "decoder_bias": True,
             "classifier_activation": "gelu",
             "global_attn_every_n_layers": model.global_every if model.local_window else 1,
@@ -80,10 +90,6 @@ class Modern(Family):
             "sep_token_id": specials.sep,
             "eos_token_id": specials.sep,
         }
-
-    def completed(self, ours: dict[str, Tensor], model: ModelConfig) -> dict[str, Tensor]:
-        """As they are: every bias has its switch."""
-        return dict(ours)
 
     def model_config(self, config: dict[str, Any]) -> ModelConfig:
         """Only what is ModernBERT's own arithmetic."""

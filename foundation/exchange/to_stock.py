@@ -1,14 +1,21 @@
 """Our models in the form of the stock classes: which class, which settings, which weights; or why there is none."""
 
+import copy
+
 import torch
 from torch import Tensor
 
 from foundation.core.errors import UserError
+from foundation.data.tokenizer import Tokenizer
 from foundation.exchange.bert import Bert
 from foundation.exchange.family import Family, Stock
 from foundation.exchange.modern import Modern
 from foundation.exchange.names import NameTable
+from foundation.model.attention import Attention
 from foundation.model.config import ModelConfig, NormPlace
+from foundation.model.encoder import Encoder
+from foundation.model.sharing.adapter import AdaptedLinear
+from foundation.model.sharing.lora import merge
 from foundation.task.config import Pooling
 from foundation.task.finetuned import FineTuned
 from foundation.train.foundation import Foundation
@@ -52,19 +59,18 @@ def stock_foundation(foundation: Foundation) -> Stock:
         tensors = {name: tensor for name, tensor in tensors.items() if not name.startswith("heads.pair.")}
     kind = _KINDS[has_mlm, has_pair]
     table = family.encoder | family.mlm | family.pair
-    config = family.config(model, foundation.tokenizer.specials)
+    is_tied = True
     if _SEGMENTS in tensors and "token_type_ids" not in family.inputs:
-        notes.append(_FOLDED + " Of a pair, it cannot tell the second text from the first by its segment.")
-        folded = folded_segments(tensors)
+        notes.append(f"{_FOLDED} Of a pair, it cannot tell the second text from the first by its segment.")
         # The head's product is with the embeddings as they were: folded and unfolded ones are two matrices now.
         untied = {"heads.mlm.weight": tensors[_TOKENS]} if has_mlm else {}
-        config["tie_word_embeddings"] = not untied
-        tensors = folded | untied
-    weights = _stock_weights(family, table, tensors, model)
+        tensors, is_tied = folded_segments(tensors) | untied, not untied
+    stock = _stock(family, table, tensors, model, foundation.tokenizer, f"{family.classes}{kind}")
+    stock.config["tie_word_embeddings"] = is_tied
     if kind == "Model":
-        weights = {name.removeprefix(family.prefix): tensor for name, tensor in weights.items()}
-    architecture = f"{family.classes}{kind}"
-    return Stock(architecture, {"architectures": [architecture], **config}, weights, notes)
+        stock.tensors = {name.removeprefix(family.prefix): tensor for name, tensor in stock.tensors.items()}
+    stock.notes = notes
+    return stock
 
 
 def folded_segments(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -77,7 +83,9 @@ def stock_task(tuned: FineTuned) -> Stock:
     """A fine-tuned model for one label, or one value, a text or a pair of texts."""
     model, how, notes = tuned.objective.encoder.cfg, tuned.how, list[str]()
     family = family_of(model)
-    tensors = {name: tensor.detach().cpu() for name, tensor in tuned.objective.state_dict().items()}
+    encoder = plain_encoder(tuned.objective.encoder)
+    tensors = {f"encoder.{name}": tensor for name, tensor in encoder.state_dict().items()}
+    tensors |= {f"heads.{name}": tensor for name, tensor in tuned.objective.heads.state_dict().items()}
     if isinstance(family, Bert) and how.pooling is not Pooling.cls:
         raise UserError(
             f"BertForSequenceClassification looks at the first token and this model at the {how.pooling.value} of all "
@@ -94,18 +102,33 @@ def stock_task(tuned: FineTuned) -> Stock:
     if not how.labels:
         tensors |= _in_units(tensors, how.mean, how.std)
         notes.append("The last layer gives values in the labels' own unit: their scale is folded into it.")
-    architecture = f"{family.classes}ForSequenceClassification"
+    table = family.encoder | family.sequence
+    stock = _stock(family, table, tensors, model, tuned.tokenizer, f"{family.classes}ForSequenceClassification")
     names = how.labels or ["value"]
-    config = {
-        "architectures": [architecture],
-        **family.config(model, tuned.tokenizer.specials),
+    stock.config |= {
         "id2label": {str(number): name for number, name in enumerate(names)},
         "label2id": {name: number for number, name in enumerate(names)},
         "problem_type": "single_label_classification" if how.labels else "regression",
     }
     if isinstance(family, Modern):
-        config |= {"classifier_pooling": how.pooling.value, "classifier_bias": True}
-    return Stock(architecture, config, _stock_weights(family, family.encoder | family.sequence, tensors, model), notes)
+        stock.config["classifier_pooling"] = how.pooling.value
+    stock.notes = notes
+    return stock
+
+
+def plain_encoder(encoder: Encoder) -> Encoder:
+    """A copy without what a sharing method added: low-rank terms are merged. Raises UserError for what cannot be."""
+    plain = copy.deepcopy(encoder)
+    merge(plain)
+    for module in plain.modules():
+        added = "adapter" if isinstance(module, AdaptedLinear) else None
+        added = "prefix" if isinstance(module, Attention) and module.prefix is not None else added
+        if added:
+            raise UserError(
+                f"no stock class of transformers has room for what sharing={added} adds: fine-tune with sharing=lora, "
+                "which merges, or with full, top_k, bitfit or probe to export it"
+            )
+    return plain
 
 
 def _in_units(tensors: dict[str, Tensor], mean: float, std: float) -> dict[str, Tensor]:
@@ -114,8 +137,14 @@ def _in_units(tensors: dict[str, Tensor], mean: float, std: float) -> dict[str, 
     return {"heads.out.weight": (weight * std).float(), "heads.out.bias": (bias * std + mean).float()}
 
 
-def _stock_weights(
-    family: Family, table: NameTable, tensors: dict[str, Tensor], model: ModelConfig
-) -> dict[str, Tensor]:
+def _stock(
+    family: Family,
+    table: NameTable,
+    tensors: dict[str, Tensor],
+    model: ModelConfig,
+    tokenizer: Tokenizer,
+    architecture: str,
+) -> Stock:
     whole = family.completed({name: tensor.to(torch.float32) for name, tensor in tensors.items()}, model)
-    return table.to_stock(whole)
+    config = {"architectures": [architecture], **family.config(model, tokenizer.specials, whole)}
+    return Stock(architecture, config, table.to_stock(whole))

@@ -11,6 +11,8 @@ from foundation.data.tokenizer import Tokenizer
 from foundation.data.tokenizer_training import train_tokenizer
 from foundation.exchange.answers import real_texts
 from foundation.model.config import ModelConfig
+from foundation.model.sharing.apply import share
+from foundation.model.sharing.config import SharingConfig, SharingMethod
 from foundation.objective.config import MaskingConfig, ObjectiveConfig, SentenceTask
 from foundation.objective.pretraining import PretrainingObjective
 from foundation.task.config import Pooling, TaskConfig, TaskKind
@@ -52,13 +54,17 @@ def lay_task(
     labels: tuple[str, ...] = ("bad", "good", "so-so"),
     pairs: bool = False,
     pooling: Pooling = Pooling.cls,
+    sharing: SharingConfig | None = None,
 ) -> Path:
     """Write <run>/final, fine-tuned on nothing; no labels: regression."""
+    sharing = sharing or SharingConfig(method=SharingMethod.full)
     kind = TaskKind.classification if labels else TaskKind.regression
     task = TaskConfig(name="toy", kind=kind, train="t.csv", text_pair="other" if pairs else None)
     how = Answering(task, list(labels), pooling, 40, *((0.0, 1.0) if labels else (3.0, 1.5)))
     torch.manual_seed(0)
     objective = TaskObjective(model, n_out=how.n_out, pooling=pooling, dropout=0.0)
+    objective.encoder = share(objective.encoder, sharing)
     randomise(objective)
-    FineTuned(objective, words(), how, 8, Precision.fp32).save(run / "final", {"name": run.name}, "")
+    info = {"name": run.name, "sharing": to_plain(sharing)}
+    FineTuned(objective, words(), how, 8, Precision.fp32).save(run / "final", info, "", shares=None)
     return run

@@ -8,12 +8,22 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from foundation.core.errors import UserError
 from foundation.exchange import exporting, verify
 from foundation.exchange.config import ExportConfig
 from foundation.exchange.exporting import export
 from foundation.model.config import FeedForward, ModelConfig, NormPlace, Positions
+from foundation.model.sharing.config import (
+    AdapterConfig,
+    LoraConfig,
+    Matrix,
+    PrefixConfig,
+    SharingConfig,
+    SharingMethod,
+    TopLayersConfig,
+)
 from foundation.objective.config import SentenceTask
 from foundation.task.config import Pooling
 from foundation.task.finetuned import load_finetuned
@@ -99,6 +109,24 @@ def test_a_regression_gives_values_in_the_labels_own_unit(tmp_path: Path, family
     assert config_of(folder)["problem_type"] == "regression"
 
 
+SHARED = {
+    "probe": SharingConfig(method=SharingMethod.probe),
+    "bitfit": SharingConfig(method=SharingMethod.bitfit),
+    "lora": LoraConfig(rank=2, matrices=list(Matrix)),
+    "top_k": TopLayersConfig(layers=1),
+}
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("method", SHARED)
+def test_what_a_method_of_sharing_changed_goes_along(tmp_path: Path, method: str, family: str) -> None:
+    """Low-rank terms are merged; biases that a family does without are switched on. The check is the export's own."""
+    folder, _ = exported(lay_task(tmp_path / "run", FAMILIES[family], sharing=SHARED[method]))
+    has_biases = family == "bert" or method == "bitfit"
+    layer = "bert.encoder.layer.0.output.dense" if family == "bert" else "model.layers.0.mlp.Wo"
+    assert (f"{layer}.bias" in load_file(folder / "model.safetensors")) == has_biases
+
+
 def test_a_pipeline_of_transformers_names_our_labels(tmp_path: Path) -> None:
     run = lay_task(tmp_path / "run", replace(MODERN, segments=2), pooling=Pooling.mean)
     folder, _ = exported(run)
@@ -117,6 +145,14 @@ REFUSED: dict[str, tuple[Callable[[Path], Path], str]] = {
     "pairs with segments": (
         lambda path: lay_task(path, replace(MODERN, segments=2), pairs=True),
         r"no ModernBert class has segment embeddings.*\(model.segments=2\): pretrain with model.segments=0",
+    ),
+    "adapters": (
+        lambda path: lay_task(path, BERT, sharing=AdapterConfig(width=2)),
+        r"no stock class .* has room for what sharing=adapter adds: fine-tune with sharing=lora",
+    ),
+    "a prefix": (
+        lambda path: lay_task(path, BERT, sharing=PrefixConfig(length=2)),
+        r"no stock class .* has room for what sharing=prefix adds",
     ),
     "rotary BERT": (
         lambda path: lay_foundation(path, replace(BERT, positions=Positions.rotary)),
