@@ -1,6 +1,7 @@
 """A few-shot curve: one task learnt from ever more rows, from a foundation and from something else. Only missing cells run."""
 
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,8 @@ from foundation.core.errors import UserError
 from foundation.core.files import write_json
 from foundation.core.plain import to_plain
 from foundation.task.few_shot_plot import plot_curves
-from foundation.task.interval import Floats
-from foundation.task.learning_curve import RESAMPLES, Advantage, Answered, advantage, scores
+from foundation.task.interval import Floats, weighted_metric
+from foundation.task.learning_curve import RESAMPLES, Advantage, Answered, Weighted, advantage, scores
 from foundation.task.load import TaskData
 from foundation.task.protocol import find_starts, read_data, run_study, say, workplace
 from foundation.task.results import StudyResult
@@ -49,11 +50,11 @@ def few_shot(cfg: FinetuneConfig, settings: dict[str, Any]) -> FewShotResult:
             Answered(
                 start.name,
                 sizes,
-                [[np.stack([run.predicted for run in study.arms[n].predictions]) for study in of] for of in studies],
+                [[_weighted(cfg, data, study, n) for study in of] for of in studies],
             )
             for n, start in enumerate(starts)
         ]
-        result = _together(cfg, data, arms, folder)
+        result = _together(data, arms, folder)
         if is_main():
             _write(cfg, result)
         say(few_shot_table(cfg, result), f"  {folder}")
@@ -78,10 +79,18 @@ def _cell(
     return replace(cfg, **changed), settings | changed
 
 
-def _together(cfg: FinetuneConfig, data: TaskData, arms: list[Answered], folder: Path) -> FewShotResult:
-    metric, gold, n_labels = cfg.task.primary, data.dev.labels, len(data.labels)
-    found = advantage(arms[0], arms[1], metric, gold, n_labels) if len(arms) == 2 else None
-    return FewShotResult(arms, [scores(arm, metric, gold, n_labels) for arm in arms], found, folder)
+def _weighted(cfg: FinetuneConfig, data: TaskData, study: StudyResult, arm: int) -> list[Weighted]:
+    """The metric of each seed's run."""
+    how = (cfg.task.primary, data.dev.labels)
+    return [
+        partial(weighted_metric, *how, run.predicted, n_labels=len(data.labels)) for run in study.arms[arm].predictions
+    ]
+
+
+def _together(data: TaskData, arms: list[Answered], folder: Path) -> FewShotResult:
+    n_items = len(data.dev)
+    found = advantage(arms[0], arms[1], n_items) if len(arms) == 2 else None
+    return FewShotResult(arms, [scores(arm, n_items) for arm in arms], found, folder)
 
 
 def _write(cfg: FinetuneConfig, result: FewShotResult) -> None:

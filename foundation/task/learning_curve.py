@@ -1,17 +1,19 @@
 """How many labels a foundation is worth: learning curves of two arms, and how far one lies to the left of the other.
 
-Letters: B resamples · Z sizes · U draws of training rows · S seeds · N items
+Letters: B resamples · Z sizes · U draws of training rows · S seeds · N items (or groups of them, drawn together)
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import numpy as np
-from numpy.typing import NDArray
 
 from foundation.core.randomness import rng
-from foundation.task.config import Metric
-from foundation.task.interval import Floats, weighted_metric
+from foundation.task.interval import Floats
+
+# A run's metric: from how often each item stands in each resample, (B, N), to its values, (B,).
+Weighted: TypeAlias = Callable[[Floats], Floats]
 
 RESAMPLES = 1000
 # Scores at which the horizontal distance is taken, over the band that both curves reach.
@@ -20,11 +22,11 @@ _BAND_POINTS = 201
 
 @dataclass(frozen=True, slots=True)
 class Answered:
-    """What the runs of an arm said: for each size, for each draw of so many rows, (S, N). sizes: ascending, labels."""
+    """The runs of an arm: for each size, for each draw of so many rows, a seed each. sizes: ascending, labels."""
 
     name: str
     sizes: list[int]
-    predicted: list[list[Floats]]
+    runs: list[list[list[Weighted]]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,13 +45,10 @@ class Advantage:
     undefined: float
 
 
-def scores(answered: Answered, metric: Metric, gold: NDArray[np.int64] | Floats, n_labels: int) -> list[Floats]:
+def scores(answered: Answered, n_items: int) -> list[Floats]:
     """For each size (U, S): the metric of every run."""
-    once = np.ones((1, len(gold)))
-    return [
-        np.array([[weighted_metric(metric, gold, run, once, n_labels)[0] for run in runs] for runs in draws])
-        for draws in answered.predicted
-    ]
+    once = np.ones((1, n_items))
+    return [np.array([[run(once)[0] for run in seeds] for seeds in draws]) for draws in answered.runs]
 
 
 def labels_needed(sizes: Sequence[int], curve_Z: Floats, wanted: Floats) -> Floats:
@@ -81,19 +80,17 @@ def data_advantage(first: tuple[Sequence[int], Floats], second: tuple[Sequence[i
     return float(np.trapezoid(labels_needed(*second, band) - labels_needed(*first, band), band) / (high - low))
 
 
-def advantage(
-    first: Answered, second: Answered, metric: Metric, gold: NDArray[np.int64] | Floats, n_labels: int
-) -> Advantage:
+def advantage(first: Answered, second: Answered, n_items: int) -> Advantage:
     """Data advantage of the arms' mean curves, and an interval.
 
     A resample draws items (the same for all runs), draws of training rows (the same for both arms and all sizes: they are
     nested), and the seeds of every cell.
     """
-    plain = [np.array([cell.mean() for cell in scores(arm, metric, gold, n_labels)]) for arm in (first, second)]
+    plain = [np.array([cell.mean() for cell in scores(arm, n_items)]) for arm in (first, second)]
     labels = data_advantage((first.sizes, plain[0]), (second.sizes, plain[1]))
     needed = labels_needed(second.sizes, plain[1], plain[0])
     below = plain[0] < plain[1][0]
-    resampled = np.array(_resampled(first, second, metric, gold, n_labels))
+    resampled = np.array(_resampled(first, second, n_items))
     known = resampled[~np.isnan(resampled)]
     low, high = np.quantile(known, [0.025, 0.975]) if len(known) else (None, None)
     return Advantage(
@@ -107,21 +104,16 @@ def advantage(
     )
 
 
-def _resampled(
-    first: Answered, second: Answered, metric: Metric, gold: NDArray[np.int64] | Floats, n_labels: int
-) -> list[float]:
+def _resampled(first: Answered, second: Answered, n_items: int) -> list[float]:
     draws = rng(0, "few-shot")
-    n_items = len(gold)
     counts_BN = draws.multinomial(n_items, np.full(n_items, 1 / n_items), size=RESAMPLES).astype(np.float64)
-    most_draws = max(len(runs) for runs in first.predicted)
+    most_draws = max(len(seeds) for seeds in first.runs)
     chosen_BU = draws.integers(most_draws, size=(RESAMPLES, most_draws))
     curves = []
     for arm in (first, second):
         columns = []
-        for runs_of_draws in arm.predicted:
-            values_BU = np.stack(
-                [_over_seeds(draws, metric, gold, runs, counts_BN, n_labels) for runs in runs_of_draws], axis=1
-            )
+        for seeds_of_draws in arm.runs:
+            values_BU = np.stack([_over_seeds(draws, seeds, counts_BN) for seeds in seeds_of_draws], axis=1)
             # All rows have one draw only: whatever is drawn is that one.
             picked_BU = np.take_along_axis(values_BU, chosen_BU % values_BU.shape[1], axis=1)
             columns.append(picked_BU.mean(axis=1))
@@ -132,15 +124,8 @@ def _resampled(
     ]
 
 
-def _over_seeds(
-    draws: np.random.Generator,
-    metric: Metric,
-    gold: NDArray[np.int64] | Floats,
-    runs_SN: Floats,
-    counts_BN: Floats,
-    n_labels: int,
-) -> Floats:
+def _over_seeds(draws: np.random.Generator, runs: list[Weighted], counts_BN: Floats) -> Floats:
     """(B,): mean of the metric over seeds drawn with replacement."""
-    values_SB = np.stack([weighted_metric(metric, gold, run, counts_BN, n_labels) for run in runs_SN])
+    values_SB = np.stack([run(counts_BN) for run in runs])
     drawn = draws.integers(len(values_SB), size=values_SB.shape)
     return np.take_along_axis(values_SB, drawn, axis=0).mean(axis=0)

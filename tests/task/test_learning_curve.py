@@ -5,8 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from foundation.task.config import Metric
-from foundation.task.learning_curve import Answered, advantage, data_advantage, labels_needed, scores
+from foundation.task.learning_curve import Answered, Weighted, advantage, data_advantage, labels_needed, scores
 
 SIZES = [8, 16, 32, 64]
 
@@ -42,17 +41,18 @@ def answered(name: str, chances: list[float], gold: np.ndarray, purpose: int) ->
     """Runs that are right with these chances, by size; three draws of rows and two seeds."""
     generator = np.random.default_rng(purpose)
 
-    def run(chance: float) -> np.ndarray:
-        return np.where(generator.random((2, len(gold))) < chance, gold, 1 - gold).astype(np.float64)
+    def run(chance: float) -> Weighted:
+        is_right = (generator.random(len(gold)) < chance).astype(np.float64)
+        return lambda counts: counts @ is_right / counts.sum(1)
 
-    return Answered(name, SIZES, [[run(chance) for _ in range(3)] for chance in chances])
+    return Answered(name, SIZES, [[[run(chance) for _ in range(2)] for _ in range(3)] for chance in chances])
 
 
 def test_the_interval_holds_the_advantage_that_was_planted() -> None:
     gold = np.random.default_rng(0).integers(0, 2, 1500)
     first = answered("first", [0.6, 0.7, 0.8, 0.9], gold, 1)
     second = answered("second", [0.5, 0.6, 0.7, 0.8], gold, 2)
-    found = advantage(first, second, Metric.accuracy, gold, 2)
+    found = advantage(first, second, len(gold))
     planted = 8 * (4 - 1) / math.log(4)
     assert found.labels == pytest.approx(planted, rel=0.15)
     assert found.low is not None and found.high is not None
@@ -62,12 +62,12 @@ def test_the_interval_holds_the_advantage_that_was_planted() -> None:
     # The first arm's smallest size is what the second has at 16; its largest is beyond all of the second's.
     assert found.equivalents[0] == pytest.approx(16, rel=0.25)
     assert found.equivalents[3] is None
-    assert [cell.shape for cell in scores(first, Metric.accuracy, gold, 2)] == [(3, 2)] * 4
+    assert [cell.shape for cell in scores(first, len(gold))] == [(3, 2)] * 4
 
 
 def test_two_like_arms_have_no_advantage() -> None:
     gold = np.random.default_rng(0).integers(0, 2, 1500)
     arms = [answered(name, [0.6, 0.7, 0.8, 0.9], gold, purpose) for purpose, name in enumerate("ab", start=5)]
-    found = advantage(arms[0], arms[1], Metric.accuracy, gold, 2)
+    found = advantage(arms[0], arms[1], len(gold))
     assert found.low is not None and found.high is not None
     assert found.low < 0 < found.high
