@@ -25,7 +25,7 @@ demo: $(INSTALLED) ## pretrain a small encoder, fine-tune it with three seeds, c
 	@ls -d runs/*/
 
 test: $(INSTALLED) ## run the tests
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses auto --dist loadfile
 
 check: $(INSTALLED) ## lint, format, types
 	$(BIN)/ruff check
