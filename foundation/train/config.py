@@ -57,10 +57,14 @@ class ScheduleConfig:
 
 
 class Precision(str, Enum):
-    """Of products and activations; weights and optimizer stay in float32."""
+    """Of products and activations; weights and optimizer stay in float32, but for fp64, which is everything in float64.
+
+    fp64 is slow, and for comparisons: two ways of computing one run can be told apart from rounding in it.
+    """
 
     fp32 = "fp32"
     bf16 = "bf16"
+    fp64 = "fp64"
 
 
 @dataclass(kw_only=True, slots=True)

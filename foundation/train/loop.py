@@ -58,6 +58,8 @@ class TrainState:
     module: Objective | DistributedDataParallel = field(init=False)
 
     def __post_init__(self) -> None:
+        if self.precision is Precision.fp64:
+            self.objective.double()
         self.module = self.objective
         if world_size() > 1:
             ids = [self.device.index] if self.device.type == "cuda" else None
