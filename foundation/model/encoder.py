@@ -48,13 +48,7 @@ class FeedForwardNet(nn.Module):
     def forward(self, hidden_TD: Tensor) -> Tensor:
         """(T, D) -> (T, D)."""
         inner = self.into(hidden_TD)
-        if self.gated and native.applies_to(inner):
-            inner = native.geglu(inner)
-        elif self.gated:
-            signal, gate = inner.chunk(2, dim=-1)
-            inner = F.gelu(signal) * gate
-        else:
-            inner = F.gelu(inner)
+        inner = native.geglu(inner) if self.gated else native.gelu(inner)
         out: Tensor = self.out(inner)
         return out
 

@@ -93,6 +93,36 @@ void geglu_backward(const bf16 *inner, const bf16 *grad_out, bf16 *grad_inner, i
         }
 }
 
+/* out = gelu(inner), both of so many elements. */
+void gelu_forward(const bf16 *inner, bf16 *out, i64 elements, i64 threads) {
+#pragma omp parallel for num_threads((int)threads) schedule(static)
+    for (i64 first = 0; first < elements; first += BLOCK) {
+        i64 end = first + BLOCK < elements ? first + BLOCK : elements;
+        ask_for(inner + first + 8 * BLOCK, BLOCK);
+#pragma omp simd
+        for (i64 i = first; i < end; i++) {
+            float x = wide(inner[i]), cdf, density;
+            normal(x, &cdf, &density);
+            out[i] = narrow(x * cdf);
+        }
+    }
+}
+
+void gelu_backward(const bf16 *inner, const bf16 *grad_out, bf16 *grad_inner, i64 elements, i64 threads) {
+#pragma omp parallel for num_threads((int)threads) schedule(static)
+    for (i64 first = 0; first < elements; first += BLOCK) {
+        i64 end = first + BLOCK < elements ? first + BLOCK : elements;
+        ask_for(inner + first + 8 * BLOCK, BLOCK);
+        ask_for(grad_out + first + 8 * BLOCK, BLOCK);
+#pragma omp simd
+        for (i64 i = first; i < end; i++) {
+            float x = wide(inner[i]), cdf, density;
+            normal(x, &cdf, &density);
+            grad_inner[i] = narrow(wide(grad_out[i]) * (cdf + x * density));
+        }
+    }
+}
+
 /* Turn pairs (h, h + H/2) of one head by the token's angles, times scale; direction 1 or -1. */
 static inline void turn(const bf16 *x, bf16 *out, const float *cos, const float *sin, i64 half, float direction, float scale) {
 #pragma omp simd

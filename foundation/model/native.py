@@ -109,7 +109,35 @@ class _GeGLU(torch.autograd.Function):
 
 def geglu(inner_TF: Tensor) -> Tensor:
     """gelu(signal) ∘ gate of (T, 2F), in (T, F)."""
+    if not applies_to(inner_TF):
+        signal, gate = inner_TF.chunk(2, dim=-1)
+        return torch.nn.functional.gelu(signal) * gate
     out: Tensor = _GeGLU.apply(inner_TF)  # type: ignore[no-untyped-call]
+    return out
+
+
+class _GELU(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, inner: Tensor) -> Tensor:
+        inner = inner.contiguous()
+        ctx.save_for_backward(inner)
+        out = torch.empty_like(inner)
+        _call("gelu_forward", inner, out, inner.numel())
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, grad_out: Tensor) -> Tensor:
+        (inner,) = ctx.saved_tensors
+        grad_inner = torch.empty_like(inner)
+        _call("gelu_backward", inner, grad_out.contiguous(), grad_inner, inner.numel())
+        return grad_inner
+
+
+def gelu(inner: Tensor) -> Tensor:
+    """x·Φ(x) (Hendrycks & Gimpel 2016), the exact one, of any shape; the plain operation where the fused pass does not apply."""
+    if not applies_to(inner):
+        return torch.nn.functional.gelu(inner)
+    out: Tensor = _GELU.apply(inner)  # type: ignore[no-untyped-call]
     return out
 
 

@@ -103,7 +103,7 @@ class MaskedLMHead(nn.Module):
         return summed_cross_entropy(F.linear(inner_MD, embedding_VD, self.bias), targets_M)
 
     def _transformed(self, hidden_MD: Tensor) -> Tensor:
-        return self.norm(F.gelu(self.dense(hidden_MD)))
+        return self.norm(native.gelu(self.dense(hidden_MD)))
 
 
 def summed_cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:

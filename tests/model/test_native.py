@@ -46,6 +46,16 @@ def test_geglu_and_its_gradient_are_those_of_the_definition_rounded_once() -> No
     torch.testing.assert_close(inner.grad.double(), truth.grad, rtol=HALF_ULP, atol=1e-5)
 
 
+def test_gelu_and_its_gradient_are_those_of_the_definition_rounded_once() -> None:
+    inner = (random(7, 333) * 3).detach().requires_grad_()
+    truth, weights = double(inner), random(7, 333, seed=1, requires_grad=False)
+    out, expected = native.gelu(inner), F.gelu(truth)
+    torch.testing.assert_close(out.double(), expected, rtol=HALF_ULP, atol=1e-6)
+    out.backward(weights)
+    expected.backward(weights.double())
+    torch.testing.assert_close(inner.grad.double(), truth.grad, rtol=HALF_ULP, atol=1e-6)
+
+
 @pytest.mark.parametrize("has_bias", [True, False])
 @pytest.mark.parametrize("has_branch", [True, False])
 def test_norm_after_a_residual_sum_is_the_definition(has_branch: bool, has_bias: bool) -> None:
