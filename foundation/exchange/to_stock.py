@@ -12,7 +12,7 @@ from foundation.exchange.family import Family, Stock
 from foundation.exchange.modern import Modern
 from foundation.exchange.names import NameTable
 from foundation.model.attention import Attention
-from foundation.model.config import ModelConfig, NormPlace
+from foundation.model.config import ModelConfig, NormPlace, ShareLayers
 from foundation.model.encoder import Encoder
 from foundation.model.sharing.adapter import AdaptedLinear
 from foundation.model.sharing.lora import merge
@@ -36,7 +36,10 @@ _FOLDED = "The embedding of the first segment is added to every token's, which i
 def family_of(model: ModelConfig) -> Family:
     """The family whose classes hold the model. Raises UserError, naming the switches, where none can."""
     family: Family = Modern() if model.norm_place is NormPlace.pre else Bert()
-    if found := family.misfits(model):
+    found = family.misfits(model)
+    if model.share_layers is not ShareLayers.none:
+        found.append(f"model.share_layers={model.share_layers.value} (must be none)")
+    if found:
         raise UserError(
             f"no stock class of transformers can hold this model: {'; '.join(found)}; pretrain with "
             "model=bert_… or model=modern_… as they are"

@@ -27,12 +27,22 @@ class FeedForward(str, Enum):
     geglu = "geglu"
 
 
+class ShareLayers(str, Enum):
+    """Which weights all layers have in common: none; all, norms included; those of attention; those of the feed-forward."""
+
+    none = "none"
+    all = "all"
+    attention = "attention"
+    feed_forward = "feed_forward"
+
+
 @dataclass(kw_only=True, slots=True)
 class ModelConfig:
     """One encoder.
 
     ffn_width is the width between the feed-forward matrices, after gating. local_window counts the tokens a local layer sees,
     half on each side; 0 means that every layer sees the whole sequence. Layers 0, global_every, 2·global_every … see it all.
+    share_layers: cross-layer sharing (Lan et al. 2020, ALBERT, 3.1): fewer weights, as many operations.
     """
 
     width: int
@@ -56,6 +66,7 @@ class ModelConfig:
     dropout: float = 0.0
     attention_dropout: float = 0.0
     init_std: float = 0.02
+    share_layers: ShareLayers = ShareLayers.none
 
     def is_local(self, layer: int) -> bool:
         """Whether this layer sees only local_window tokens."""
@@ -81,6 +92,11 @@ class ModelConfig:
         if self.local_window and (self.local_window % 2 or self.local_window < 0):
             found.append(
                 f"model.local_window={self.local_window} must be even: half of it lies on each side of a token"
+            )
+        if self.local_window and self.share_layers in (ShareLayers.all, ShareLayers.attention):
+            found.append(
+                f"model.share_layers={self.share_layers.value} makes one attention of all layers, which cannot be local in some "
+                "and global in others: set model.local_window=0, or share feed_forward only"
             )
         return found
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from foundation.model import native
 from foundation.model.attention import Attention, Layout
-from foundation.model.config import FeedForward, ModelConfig, NormPlace, Positions
+from foundation.model.config import FeedForward, ModelConfig, NormPlace, Positions, ShareLayers
 from foundation.model.dropout import Dropout
 from foundation.model.rotary import Rotation, rotation
 
@@ -56,6 +56,11 @@ class FeedForwardNet(nn.Module):
 class Layer(nn.Module):
     """Attention, then feed-forward, each with its residual sum and its norm before or after."""
 
+    attention: Attention
+    attention_norm: nn.Module
+    feed_forward: FeedForwardNet
+    feed_forward_norm: Norm
+
     def __init__(self, cfg: ModelConfig, layer: int) -> None:
         super().__init__()
         self.is_pre_norm = cfg.norm_place is NormPlace.pre
@@ -65,6 +70,12 @@ class Layer(nn.Module):
         self.feed_forward = FeedForwardNet(cfg)
         self.feed_forward_norm = make_norm(cfg)
         self.dropout = Dropout(cfg.dropout)
+
+    def borrow(self, part: str, owner: "Layer") -> None:
+        """Compute with another layer's part, which stays that layer's: weights are named, saved and counted there, once."""
+        delattr(self, part)
+        # Past nn.Module.__setattr__, which would make it a part of this layer as well.
+        self.__dict__[part] = getattr(owner, part)
 
     def forward(self, hidden_TD: Tensor, layout: Layout, turn: Rotation | None) -> Tensor:
         """(T, D) -> (T, D)."""
@@ -76,6 +87,27 @@ class Layer(nn.Module):
         _, hidden_TD = self.attention_norm.after_sum(hidden_TD, self.dropout(self.attention(hidden_TD, layout, turn)))
         _, hidden_TD = self.feed_forward_norm.after_sum(hidden_TD, self.dropout(self.feed_forward(hidden_TD)))
         return hidden_TD
+
+
+# What layers have in common, by the setting that says so.
+_SHARED_PARTS = {
+    ShareLayers.none: (),
+    ShareLayers.all: ("attention", "attention_norm", "feed_forward", "feed_forward_norm"),
+    ShareLayers.attention: ("attention",),
+    ShareLayers.feed_forward: ("feed_forward",),
+}
+
+
+def make_layers(cfg: ModelConfig) -> list[Layer]:
+    """All layers; shared parts are those of the first layer that has them."""
+    layers = [Layer(cfg, number) for number in range(cfg.layers)]
+    for layer in layers:
+        for part in _SHARED_PARTS[cfg.share_layers]:
+            # With pre-norm the first layer has no norm before its attention.
+            owner = next(other for other in layers if not isinstance(getattr(other, part), nn.Identity))
+            if layer is not owner and not isinstance(getattr(layer, part), nn.Identity):
+                layer.borrow(part, owner)
+    return layers
 
 
 class Encoder(nn.Module):
@@ -95,7 +127,7 @@ class Encoder(nn.Module):
         self.segment_embedding = nn.Embedding(cfg.segments, cfg.width) if cfg.segments else None
         self.embedding_norm = make_norm(cfg)
         self.dropout = Dropout(cfg.dropout)
-        self.layers = nn.ModuleList(Layer(cfg, number) for number in range(cfg.layers))
+        self.layers = nn.ModuleList(make_layers(cfg))
         self.final_norm = make_norm(cfg) if cfg.norm_place is NormPlace.pre else nn.Identity()
 
     def forward(self, ids_T: Tensor, segments_T: Tensor, layout: Layout) -> Tensor:

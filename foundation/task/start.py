@@ -12,7 +12,7 @@ from foundation.core.plain import to_plain
 from foundation.core.randomness import torch_seed
 from foundation.core.run import CONFIG_FILE
 from foundation.model.encoder import init_weights
-from foundation.model.sharing.apply import share
+from foundation.model.sharing.apply import refuse_shared_layers, share
 from foundation.model.sharing.config import SharingConfig, SharingMethod
 from foundation.task.heads import TaskObjective
 from foundation.task.study_config import SCRATCH, FinetuneConfig
@@ -82,6 +82,7 @@ class Start:
         taken = {f"encoder.{name}": tensor for name, tensor in objective.encoder.state_dict().items()}
         fingerprint_taken = weights_fingerprint(taken)
         if cfg.reinit_layers:
+            refuse_shared_layers(objective.encoder, f"reinit_layers={cfg.reinit_layers}")
             for layer in objective.encoder.layers[-cfg.reinit_layers :]:
                 init_weights(layer, shape)
         objective.encoder = share(objective.encoder, cfg.sharing)

@@ -14,7 +14,7 @@ from foundation.core.errors import UserError
 from foundation.exchange import exporting, verify
 from foundation.exchange.config import ExportConfig
 from foundation.exchange.exporting import export
-from foundation.model.config import FeedForward, ModelConfig, NormPlace, Positions
+from foundation.model.config import FeedForward, ModelConfig, NormPlace, Positions, ShareLayers
 from foundation.model.sharing.config import (
     AdapterConfig,
     LoraConfig,
@@ -161,6 +161,10 @@ REFUSED: dict[str, tuple[Callable[[Path], Path], str]] = {
     "local BERT": (
         lambda path: lay_foundation(path, replace(BERT, local_window=8)),
         r"no stock class .* model.local_window=8 \(must be 0\)",
+    ),
+    "shared layers": (
+        lambda path: lay_foundation(path, replace(BERT, share_layers=ShareLayers.all)),
+        r"no stock class .* model.share_layers=all \(must be none\)",
     ),
     "plain modern": (
         lambda path: lay_foundation(path, replace(MODERN, feed_forward=FeedForward.gelu, positions=Positions.learned)),

@@ -8,6 +8,7 @@ from torch import nn
 from foundation.core.errors import UserError
 from foundation.core.plain import from_plain
 from foundation.model.attention import Attention
+from foundation.model.config import ShareLayers
 from foundation.model.encoder import Encoder
 from foundation.model.sharing.adapter import AdaptedLinear
 from foundation.model.sharing.config import (
@@ -62,10 +63,10 @@ def share(encoder: Encoder, cfg: SharingConfig) -> Encoder:
 
 
 def _replace(encoder: Encoder, matrices: list[Matrix], wrap: Callable[[nn.Linear], nn.Linear]) -> None:
-    for layer in encoder.layers:
-        for matrix in matrices:
-            room, _, name = matrix.value.partition(".")
-            owner = layer.get_submodule(room)
+    # A part that layers have in common is one owner, once.
+    for matrix in matrices:
+        room, _, name = matrix.value.partition(".")
+        for owner in dict.fromkeys(layer.get_submodule(room) for layer in encoder.layers):
             base = owner.get_submodule(name)
             assert isinstance(base, nn.Linear)
             setattr(owner, name, wrap(base))
@@ -88,6 +89,7 @@ def _add_prefixes(encoder: Encoder, length: int) -> None:
 
 
 def _train_top_layers(encoder: Encoder, n_layers: int) -> None:
+    refuse_shared_layers(encoder, "sharing=top_k")
     if n_layers > len(encoder.layers):
         raise UserError(
             f"sharing.layers={n_layers} are more than the encoder's {len(encoder.layers)}: choose fewer, or sharing=full"
@@ -107,3 +109,12 @@ def _train_biases(encoder: Encoder) -> None:
             if module.bias is None:
                 module.bias = nn.Parameter(torch.zeros(len(module.weight)).to(module.weight))
             module.bias.requires_grad_(True)
+
+
+def refuse_shared_layers(encoder: Encoder, setting: str) -> None:
+    """Raise UserError where a setting means some layers and the model has the same weights in all of them."""
+    if encoder.cfg.share_layers is not ShareLayers.none:
+        raise UserError(
+            f"{setting} is about some layers, and this foundation has weights that are all layers' "
+            f"(model.share_layers={encoder.cfg.share_layers.value}): leave it out"
+        )
