@@ -3,6 +3,8 @@
 from typing import TYPE_CHECKING, Any
 
 from foundation.config import recompose, run_entry
+from foundation.core.errors import UserError
+from foundation.model.sharing.config import SharingMethod
 from foundation.task.study_config import FinetuneConfig, SuiteConfig
 
 if TYPE_CHECKING:
@@ -21,6 +23,8 @@ def _body(cfg: FinetuneConfig, settings: dict[str, Any]) -> None:
         from foundation.task.few_shot import few_shot
 
         few_shot(cfg, settings)
+    elif cfg.sharing.method is SharingMethod.multitask:
+        raise UserError("sharing=multitask is for several tasks: task=suite 'task.tasks=[sst2,mrpc]'")
     else:
         from foundation.task.protocol import finetune
 

@@ -20,7 +20,7 @@ class Example:
     """Rows ready for the encoder, with what is to be predicted.
 
     ids, segments: (T,) int64. lengths: tokens of each row. targets_at: (M,) positions in T, ascending; targets: (M,) int64 ids
-    that stood there. labels: (R,) one a row, or None.
+    that stood there. labels: (R,) one a row, or None. task: which of several is asked, where an objective has several.
     """
 
     ids: Tensor
@@ -29,6 +29,7 @@ class Example:
     targets_at: Tensor
     targets: Tensor
     labels: Tensor | None
+    task: int = 0
 
     @property
     def device(self) -> torch.device:
@@ -58,6 +59,7 @@ class Example:
             targets_at=move(self.targets_at),
             targets=move(self.targets),
             labels=None if self.labels is None else move(self.labels),
+            task=self.task,
         )
 
     def split(self, rows: int) -> list["Example"]:
@@ -78,6 +80,7 @@ class Example:
                     self.targets_at[chosen] - token,
                     self.targets[chosen],
                     labels,
+                    self.task,
                 )
             )
             token = end

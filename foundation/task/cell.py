@@ -19,7 +19,8 @@ from foundation.core.memory import PeakMemory
 from foundation.core.plain import to_plain
 from foundation.core.run import peak_memory_bytes
 from foundation.core.wandb_log import WandbLog, start_wandb
-from foundation.model.sharing.config import WHOLE
+from foundation.model.sharing.config import SharingMethod
+from foundation.objective.base import Objective
 from foundation.task.batches import TaskBatches, TokenRows
 from foundation.task.costs import TENSORS_FILE, manifest_of, measure, verify_frozen, write_manifest
 from foundation.task.finetuned import Answering, FineTuned, check_reload
@@ -29,7 +30,7 @@ from foundation.task.predictions import ALL_ROWS, Predictions, write_predictions
 from foundation.task.start import Beginning, Start, rate_scale
 from foundation.task.study_config import FinetuneConfig
 from foundation.task.watch import Watch, logs
-from foundation.train.loop import TrainState, train
+from foundation.train.loop import Batches, StepReport, TrainState, train
 from foundation.train.optim import Updater
 
 SCORES_FILE, PREDICTIONS_FILE = "scores.json", "predictions.parquet"
@@ -73,7 +74,7 @@ class Arm:
 
 
 @dataclass(frozen=True, slots=True)
-class _Cell:
+class Cell:
     """A model, what it is trained on, and how long."""
 
     seed: int
@@ -95,31 +96,31 @@ def run_cell(arm: Arm, seed: int, folder: Path, run_id: str) -> None:
         folder.mkdir(parents=True, exist_ok=True)
     with ExitStack() as stack:
         with PeakMemory(arm.device.type) as peak:
-            cell = _begin(arm, seed)
-            wandb_log = _start_wandb(arm, seed, folder, run_id, name)
+            cell = begin_cell(arm, seed)
+            wandb_log = wandb_of(arm, seed, folder, run_id, name)
             logger = stack.enter_context(logs(folder, arm.cfg.logger, cell.total_steps, wandb_log, name))
             done = _train(arm, cell, logger, name)
         with main_first():
             if is_main():
                 verify_frozen(cell.tuned.objective, cell.beginning.weights)
-                record = {**_examine(arm, cell, done, folder, wandb_log), "training_memory_bytes": peak.bytes}
+                record = {**examine(arm, cell, done, folder, wandb_log), "training_memory_bytes": peak.bytes}
                 record["seconds"] = time.perf_counter() - started
                 logger.log(done["steps"], {f"eval/{key}": value for key, value in record["values"].items()})
                 wandb_log.summary({"baseline": arm.baseline, "collapsed": record["collapsed"], **record["costs"]})
                 write_json(folder / SCORES_FILE, record)
 
 
-def _begin(arm: Arm, seed: int) -> _Cell:
+def begin_cell(arm: Arm, seed: int) -> Cell:
     cfg = arm.cfg
     beginning = arm.start.begin(cfg, arm.how.n_out, seed)
     objective = beginning.objective.to(arm.device)
     tuned = FineTuned(objective, arm.start.foundation.tokenizer, arm.how, cfg.batch_rows, cfg.trainer.precision)
     batches = TaskBatches(arm.train.tokens, arm.targets(), batch_rows=cfg.batch_rows, seed=seed)
     epochs = max(cfg.epochs, -(-cfg.min_steps // batches.steps_per_epoch))
-    return _Cell(seed, beginning, tuned, batches, epochs)
+    return Cell(seed, beginning, tuned, batches, epochs)
 
 
-def _start_wandb(arm: Arm, seed: int, folder: Path, run_id: str, name: str) -> WandbLog:
+def wandb_of(arm: Arm, seed: int, folder: Path, run_id: str, name: str) -> WandbLog:
     wandb_log = start_wandb(
         arm.cfg.logger,
         run_path=folder,
@@ -134,27 +135,41 @@ def _start_wandb(arm: Arm, seed: int, folder: Path, run_id: str, name: str) -> W
     return wandb_log
 
 
-def _train(arm: Arm, cell: _Cell, logger: Logger, name: str) -> dict[str, Any]:
+def _train(arm: Arm, cell: Cell, logger: Logger, name: str) -> dict[str, Any]:
     """All steps, or as many as patience allows; returns what is to be said of them."""
-    cfg, tuned = arm.cfg, cell.tuned
-    objective = tuned.objective
-    scale = partial(rate_scale, cfg, objective.encoder.cfg.layers)
-    updater = Updater(objective, cfg.optim, cfg.schedule, cell.total_steps, scale)
-    with StopRequest() as stop:
-        watch = Watch(
-            objective,
-            logger,
-            stop,
-            steps_per_epoch=cell.batches.steps_per_epoch,
-            trial=None if arm.selection is None else partial(_try_out, arm, tuned, arm.selection),
-            patience=cfg.patience,
-        )
-        state = TrainState(objective, updater, arm.device, cfg.trainer.precision)
-        train(state, cell.batches, seed=cell.seed, micro_batch_rows=cfg.trainer.micro_batch_rows, on_event=watch)
-    if state.step < cell.total_steps and not watch.has_given_up:
-        raise UserError(f"stopped in {name}: seeds that are done are kept, and the same command goes on from there")
+    trial = None if arm.selection is None else partial(_try_out, arm, cell.tuned, arm.selection)
+    watch = Watch(
+        cell.tuned.objective,
+        logger,
+        steps_per_epoch=cell.batches.steps_per_epoch,
+        trial=trial,
+        patience=arm.cfg.patience,
+    )
+    steps = run_steps(arm, cell.tuned.objective, cell.batches, watch, total_steps=cell.total_steps, seed=cell.seed)
+    if steps < cell.total_steps and not watch.has_given_up:
+        raise stopped(name)
     watch.put_back_best()
-    return {"seed": cell.seed, "steps": state.step, "epoch_kept": watch.best_epoch}
+    return {"seed": cell.seed, "steps": steps, "epoch_kept": watch.best_epoch}
+
+
+def run_steps(arm: Arm, objective: Objective, batches: Batches, watch: Watch, *, total_steps: int, seed: int) -> int:
+    """Step until the end, or until the watch or the user stops it; returns the steps that were made."""
+    cfg = arm.cfg
+    scale = partial(rate_scale, cfg, objective.encoder.cfg.layers)
+    updater = Updater(objective, cfg.optim, cfg.schedule, total_steps, scale)
+    state = TrainState(objective, updater, arm.device, cfg.trainer.precision)
+    with StopRequest() as stop:
+
+        def go_on(state: TrainState, report: StepReport) -> bool:
+            return watch(state, report) and not stop.is_set()
+
+        train(state, batches, seed=seed, micro_batch_rows=cfg.trainer.micro_batch_rows, on_event=go_on)
+    return state.step
+
+
+def stopped(name: str) -> UserError:
+    """What is said when the user stops a run before its end."""
+    return UserError(f"stopped in {name}: seeds that are done are kept, and the same command goes on from there")
 
 
 def _try_out(arm: Arm, tuned: FineTuned, split: Split) -> tuple[str, float]:
@@ -162,7 +177,7 @@ def _try_out(arm: Arm, tuned: FineTuned, split: Split) -> tuple[str, float]:
     return metric, arm.score(tuned, split).values[metric]
 
 
-def _examine(arm: Arm, cell: _Cell, done: dict[str, Any], folder: Path, wandb_log: WandbLog) -> dict[str, Any]:
+def examine(arm: Arm, cell: Cell, done: dict[str, Any], folder: Path, wandb_log: WandbLog) -> dict[str, Any]:
     """Answer the reported split, write model and predictions, read the model back; returns what scores.json says."""
     dev, task, tuned = arm.dev.examples, arm.cfg.task, cell.tuned
     answers = tuned.answer(arm.dev.tokens)
@@ -204,7 +219,7 @@ def _examine(arm: Arm, cell: _Cell, done: dict[str, Any], folder: Path, wandb_lo
     }
 
 
-def _keep_model(arm: Arm, cell: _Cell, final: Path, values: dict[str, float]) -> dict[str, Any]:
+def _keep_model(arm: Arm, cell: Cell, final: Path, values: dict[str, float]) -> dict[str, Any]:
     """Write the model: whole, or what the task has of its own; and read it back."""
     tuned, task, sharing = cell.tuned, arm.cfg.task, arm.cfg.sharing
     info = {
@@ -215,7 +230,7 @@ def _keep_model(arm: Arm, cell: _Cell, final: Path, values: dict[str, float]) ->
         "sharing": to_plain(sharing),
         "scores": values,
     }
-    shares = None if sharing.method in WHOLE else cell.beginning.weights
+    shares = None if sharing.method is SharingMethod.full else cell.beginning.weights
     model = tuned.save(final, info, _card(info, task.primary.value), shares=shares)
     difference = check_reload(tuned, final, arm.dev.examples.text, arm.dev.examples.text_pair)
     return {"info": info, "model": model, "reload_difference": difference}

@@ -76,7 +76,11 @@ def run_study(cfg: FinetuneConfig, settings: dict[str, Any], data: TaskData, dev
     """One task's arms."""
     say(*data.notes)
     arms = [prepare_arm(cfg, settings, start, data, device) for start in find_starts(cfg)]
-    results = [run_arm(arm, data) for arm in arms]
+    return study_of(arms, [run_arm(arm, data) for arm in arms])
+
+
+def study_of(arms: list[Arm], results: list[ArmResult]) -> StudyResult:
+    """One task's results, and how they differ where there are two."""
     return StudyResult(results, _compare(arms[0], results) if len(arms) == 2 else None)
 
 
@@ -133,27 +137,43 @@ def _scale(cfg: FinetuneConfig, train: Examples) -> tuple[float, float]:
 
 def run_arm(arm: Arm, data: TaskData) -> ArmResult:
     """Run the seeds that are not there yet, then collect all that are."""
-    cfg, folder = arm.cfg, arm.start.folder
+    with open_arm(arm) as run:
+        started = time.perf_counter()
+        for seed in range(arm.cfg.seed, arm.cfg.seed + arm.cfg.seeds):
+            if not is_done(arm, seed):
+                run_cell(arm, seed, arm.start.folder / f"seed-{seed}", run.id)
+        return finish_arm(arm, data, run, time.perf_counter() - started)
+
+
+def open_arm(arm: Arm) -> Run:
+    """The arm's folder, held against other processes. Raises UserError where it was made under other settings."""
+    folder = arm.start.folder
     command = [Path(sys.executable).name, "-m", "foundation.finetune", *sys.argv[1:]]
-    started = time.perf_counter()
-    with open_run(folder, arm.settings, resume=run_exists(folder), speed_only=SPEED_ONLY, command=command) as run:
-        for seed in range(cfg.seed, cfg.seed + cfg.seeds):
-            cell = folder / f"seed-{seed}"
-            if (cell / SCORES_FILE).is_file():
-                say(f"{cfg.task.name}/{arm.start.name}: seed {seed} is there already")
-            else:
-                run_cell(arm, seed, cell, run.id)
-        run.update(
-            fingerprints={
-                "start": arm.start.identity,
-                "data": arm.settings["data"],
-                "tokenizer": arm.start.foundation.tokenizer.fingerprint,
-            },
-            ledger={"seconds": time.perf_counter() - started},
-        )
-        with distributed.main_first():
-            if distributed.is_main():
-                _collect(arm, data, run)
+    return open_run(folder, arm.settings, resume=run_exists(folder), speed_only=SPEED_ONLY, command=command)
+
+
+def is_done(arm: Arm, seed: int) -> bool:
+    """Whether the seed's cell is there, which is said."""
+    if not (arm.start.folder / f"seed-{seed}" / SCORES_FILE).is_file():
+        return False
+    say(f"{arm.cfg.task.name}/{arm.start.name}: seed {seed} is there already")
+    return True
+
+
+def finish_arm(arm: Arm, data: TaskData, run: Run, seconds: float) -> ArmResult:
+    """Collect the seeds; seconds: that this session took."""
+    run.update(
+        fingerprints={
+            "start": arm.start.identity,
+            "data": arm.settings["data"],
+            "tokenizer": arm.start.foundation.tokenizer.fingerprint,
+        },
+        ledger={"seconds": seconds},
+    )
+    with distributed.main_first():
+        if distributed.is_main():
+            _collect(arm, data, run)
+    folder = arm.start.folder
     return ArmResult(
         arm.start.name, folder, read_json(folder / SCORES_FILE), read_predictions(folder / PREDICTIONS_FILE)
     )

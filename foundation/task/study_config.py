@@ -171,8 +171,8 @@ class FinetuneConfig:
             )
         if self.patience and self.keep is not Keep.best:
             found.append(f"patience={self.patience} needs keep=best, whose rows say when an epoch is no better")
-        if method is SharingMethod.multitask and not self.is_suite:
-            found.append("sharing=multitask is for several tasks: task=suite 'task.tasks=[sst2,mrpc]'")
+        if method is SharingMethod.multitask and self.keep is Keep.best:
+            found.append("keep=best picks an epoch for one task: with sharing=multitask use keep=last")
         if self.is_suite and self.n_train:
             found.append("a few-shot curve (n_train) is drawn for one task at a time: choose a single one")
         if self.methods and self.n_train:

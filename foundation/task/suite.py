@@ -9,11 +9,14 @@ import torch
 from foundation.core.distributed import is_main
 from foundation.core.errors import UserError
 from foundation.core.files import write_json
+from foundation.model.sharing.config import SharingMethod
+from foundation.task.cell import Arm
 from foundation.task.config import Source, TaskConfig
 from foundation.task.costs import TENSORS_FILE, read_manifest, sharing_degree
 from foundation.task.interval import macro_differences
 from foundation.task.load import TaskData
-from foundation.task.protocol import find_starts, read_data, run_study, say, workplace
+from foundation.task.multitask import Together, run_multitask
+from foundation.task.protocol import find_starts, prepare_arm, read_data, run_arm, run_study, say, study_of, workplace
 from foundation.task.results import StudyResult
 from foundation.task.study_config import FinetuneConfig
 from foundation.task.suite_table import degrees_table, rows_of, suite_table, write_csv
@@ -99,15 +102,35 @@ def _is_here(task: TaskConfig) -> bool:
 def _run_all(
     members: list[Member], parents: dict[str, str], data: dict[str, TaskData], device: torch.device
 ) -> dict[str, dict[str, StudyResult]]:
+    there = [member for member in members if member.cfg.task.name in data]
     studies: dict[str, dict[str, StudyResult]] = {}
-    for member in members:
-        task = member.cfg.task.name
-        if task not in data:
+    for member in there:
+        method, task = member.cfg.sharing.method, member.cfg.task.name
+        if method is SharingMethod.multitask:
+            if method.value not in studies:
+                studies[method.value] = _run_together(
+                    [m for m in there if m.cfg.sharing.method is method], data, device
+                )
             continue
-        of_method = studies.setdefault(member.cfg.sharing.method.value, {})
+        of_method = studies.setdefault(method.value, {})
         cfg = _after_parent(member.cfg, parents, of_method)
         of_method[task] = run_study(cfg, {**member.settings, "parent": cfg.parent}, data[task], device)
     return studies
+
+
+def _run_together(members: list[Member], data: dict[str, TaskData], device: torch.device) -> dict[str, StudyResult]:
+    """All tasks in one training, and each task's other arm alone."""
+    arms: dict[str, list[Arm]] = {}
+    for member in members:
+        name = member.cfg.task.name
+        starts = find_starts(member.cfg)
+        arms[name] = [prepare_arm(member.cfg, member.settings, start, data[name], device) for start in starts]
+    firsts = [Together(of[0], data[name]) for name, of in arms.items()]
+    folder = firsts[0].arm.start.folder.parent.parent / "+".join(arms) / firsts[0].arm.start.folder.name
+    joint = dict(zip(arms, run_multitask(firsts, folder), strict=True))
+    return {
+        name: study_of(of, [joint[name], *(run_arm(arm, data[name]) for arm in of[1:])]) for name, of in arms.items()
+    }
 
 
 def _after_parent(cfg: FinetuneConfig, parents: dict[str, str], done: dict[str, StudyResult]) -> FinetuneConfig:

@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 
 from foundation.core.config import LoggerConfig
-from foundation.core.device import StopRequest
 from foundation.core.logger import Logger
 from foundation.core.wandb_log import WandbLog
 from foundation.objective.base import Objective
@@ -41,13 +40,12 @@ class Watch:
         self,
         objective: Objective,
         logger: Logger,
-        stop: StopRequest,
         *,
         steps_per_epoch: int,
         trial: Any = None,
         patience: int = 0,
     ) -> None:
-        self.objective, self.logger, self.stop, self.trial = objective, logger, stop, trial
+        self.objective, self.logger, self.trial = objective, logger, trial
         self.steps_per_epoch, self.patience = steps_per_epoch, patience
         self.tokens, self.seconds = 0, 0.0
         self.epoch, self.best_epoch, self.best_value = 0, 0, -torch.inf
@@ -72,7 +70,7 @@ class Watch:
             self.tokens, self.seconds = 0, 0.0
         if step % self.steps_per_epoch == 0:
             self._end_epoch(step)
-        return not (self.stop.is_set() or self.has_given_up)
+        return not self.has_given_up
 
     def _end_epoch(self, step: int) -> None:
         self.epoch = step // self.steps_per_epoch

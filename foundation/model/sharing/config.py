@@ -21,10 +21,6 @@ class SharingMethod(str, Enum):
     multitask = "multitask"
 
 
-# Methods whose task folder holds a whole encoder: nothing of it need be the foundation's any more.
-WHOLE = (SharingMethod.full, SharingMethod.multitask)
-
-
 class Matrix(str, Enum):
     """The linear maps of a layer, by the names they have there."""
 
