@@ -5,10 +5,10 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check clean
+.PHONY: help setup demo test check bench bench-gpu clean
 
 help: ## print this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-7s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
 
 $(INSTALLED): pyproject.toml
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -31,6 +31,23 @@ check: $(INSTALLED) ## lint, format, types
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
+
+$(VENV)/.bench: $(INSTALLED)
+	@$(BIN)/python -m pip install --quiet --quiet --disable-pip-version-check --editable '.[dev,bench]'
+	@touch $@
+
+bench: $(VENV)/.bench ## measure speed side by side with Hugging Face, some minutes; leave the machine alone meanwhile
+	$(BIN)/python -m foundation.bench
+
+# No GPU has run this yet. Ten million words in data/corpora/, BLiMP in data/blimp/, GLUE in data/glue/ or the hub.
+bench-gpu: $(VENV)/.bench ## on a GPU: its bench, exp=strict_small for 25 minutes, BLiMP and four tasks
+	$(BIN)/python -m foundation.bench bench=gpu name=gpu round_seconds=3 trainer=gpu
+	$(BIN)/python -m foundation.pretrain +exp=strict_small resume=auto
+	$(BIN)/python -m foundation.evaluate foundation=strict_small evaluation=held_out trainer.device=cuda
+	$(BIN)/python -m foundation.evaluate foundation=strict_small evaluation=blimp trainer.device=cuda
+	for task in sst2 cola mrpc rte; do \
+	  $(BIN)/python -m foundation.finetune task=$$task foundation=strict_small seeds=3 trainer=gpu || exit 1; \
+	done
 
 clean: ## remove .venv and caches; runs/ and data/ stay
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache build dist *.egg-info

@@ -1,0 +1,146 @@
+"""From settings to cases: which contenders do which work, and what an amount of it means."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from foundation.benchmark.checkpointing import OurCheckpoint, PeerCheckpoint
+from foundation.benchmark.config import BenchConfig, FinetuningCase, PeerConfig, PretrainingCase
+from foundation.benchmark.contender import Contender, Setup
+from foundation.benchmark.ours import OurFinetuning, OurPretraining
+from foundation.benchmark.peer import PeerFinetuning, PeerPretraining
+from foundation.benchmark.preparation import LibraryEncoding, OurPreparation, PeerPreparation, source_file
+from foundation.benchmark.products import Products
+from foundation.benchmark.startup import Command, PeerImports
+from foundation.benchmark.text import filling, flops_of, open_corpus, pretraining_examples
+from foundation.train.config import Precision
+
+PRODUCT_NAMES = {precision.value: f"{precision.value} products" for precision in Precision}
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """Contenders for the same work. The first is the one whose ratios are told.
+
+    unit: of an amount; "s" where a piece of work is one run and seconds are told instead of a rate. notes: printed with it.
+    flops_per_unit: useful operations, None where products are not the work.
+    """
+
+    name: str
+    unit: str
+    contenders: list[Contender]
+    notes: list[str] = field(default_factory=list)
+    flops_per_unit: float | None = None
+
+
+def build_cases(cfg: BenchConfig, setup: Setup) -> Iterator[Case]:
+    """The chosen ones, each with its text made ready; lazily, so that the first can be measured before the last is prepared."""
+    wanted = [name for name in cfg.case_names() if cfg.only is None or cfg.only in name]
+    for startup in cfg.bench.startup:
+        if startup.name in wanted:
+            if startup.until_step:
+                # The corpus of exp=small: it is prepared beforehand, as a second run of a user finds it.
+                open_corpus(cfg.data, 8192, setup.runs_dir)
+            contenders: list[Contender] = [Command(name="ours", is_ours=True, case=startup)]
+            if cfg.peers and startup.against_imports:
+                contenders.append(PeerImports(name="imports of run_mlm.py", is_default=True))
+            yield Case(startup.name, "s", contenders)
+    for preparation in cfg.bench.preparation:
+        if preparation.name in wanted:
+            open_corpus(cfg.data, preparation.vocab_size, setup.runs_dir)
+            source_file(preparation, cfg.data, setup.runs_dir)
+            contenders = [
+                OurPreparation(name="ours, whole", is_ours=True, case=preparation, data=cfg.data),
+                LibraryEncoding(name="encode_batch_fast alone", is_ours=True, case=preparation, data=cfg.data),
+            ]
+            if cfg.peers:
+                peer = PeerPreparation(name="datasets map", is_default=True, case=preparation, data=cfg.data)
+                contenders.append(peer)
+            yield Case(preparation.name, "words", contenders)
+    for checkpoint in cfg.bench.checkpoint:
+        for saves in (True, False):
+            if checkpoint.name in wanted:
+                contenders = [OurCheckpoint(name="ours", is_ours=True, case=checkpoint, saves=saves)]
+                if cfg.peers:
+                    contenders.append(
+                        PeerCheckpoint(name="transformers", is_default=True, case=checkpoint, saves=saves)
+                    )
+                yield Case(f"{checkpoint.name} {'save' if saves else 'load'}", "s", contenders)
+    yield from (_pretraining(case, cfg, setup) for case in cfg.bench.pretraining if case.name in wanted)
+    yield from (_finetuning(case, cfg, setup) for case in cfg.bench.finetuning if case.name in wanted)
+
+
+def _pretraining(case: PretrainingCase, cfg: BenchConfig, setup: Setup) -> Case:
+    examples = pretraining_examples(case, open_corpus(cfg.data, case.size.vocab_size, setup.runs_dir))
+    filled = filling(examples, case.seq_len)
+    contenders: list[Contender] = [
+        OurPretraining(
+            name=f"ours {precision.value}{' modern' * is_modern}",
+            is_ours=True,
+            product=precision.value,
+            case=case,
+            data=cfg.data,
+            precision=precision,
+            is_modern=is_modern,
+        )
+        for precision, is_modern in ((Precision.bf16, False), (Precision.fp32, False), (Precision.bf16, True))
+    ]
+    contenders += [
+        PeerPretraining(
+            name=_peer_name(peer),
+            is_default=peer.is_default,
+            product=peer.precision.value,
+            case=case,
+            data=cfg.data,
+            peer=peer,
+        )
+        for peer in _peers(cfg, cfg.bench.pretraining_peers)
+    ]
+    notes = [
+        f"{case.rows} rows of up to {case.seq_len} tokens; {filled.real_share:.1%} of the peer's cells are tokens, and "
+        f"{filled.targets_share:.1%} of the tokens are asked",
+    ]
+    return Case(case.name, "tokens", [*contenders, *_products()], notes, flops_of(case.size, filled, case.seq_len))
+
+
+def _finetuning(case: FinetuningCase, cfg: BenchConfig, setup: Setup) -> Case:
+    open_corpus(cfg.data, case.size.vocab_size, setup.runs_dir)
+    contenders: list[Contender] = [
+        OurFinetuning(
+            name=f"ours {precision.value}",
+            is_ours=True,
+            product=precision.value,
+            case=case,
+            data=cfg.data,
+            precision=precision,
+        )
+        for precision in (Precision.bf16, Precision.fp32)
+    ]
+    contenders += [
+        PeerFinetuning(
+            name=_peer_name(peer),
+            is_default=peer.is_default,
+            product=peer.precision.value,
+            case=case,
+            data=cfg.data,
+            peer=peer,
+        )
+        for peer in _peers(cfg, cfg.bench.finetuning_peers)
+    ]
+    notes = [
+        f"an epoch over {case.texts:,} texts, median {case.median_words:g} words, in steps of {case.rows} unless told; "
+        f"times {case.epoch_rows / case.texts:.1f} is an epoch of {case.epoch_rows:,}"
+    ]
+    return Case(case.name, "tokens", contenders, notes)
+
+
+def _peers(cfg: BenchConfig, peers: list[PeerConfig]) -> list[PeerConfig]:
+    return peers if cfg.peers else []
+
+
+def _peer_name(peer: PeerConfig) -> str:
+    return f"transformers {peer.name}"
+
+
+def _products() -> list[Contender]:
+    """Both precisions' rates, measured in the same rounds as the steps that are held against them."""
+    return [Products(name=PRODUCT_NAMES[precision.value], is_ours=True, precision=precision) for precision in Precision]

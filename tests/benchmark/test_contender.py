@@ -1,0 +1,66 @@
+"""Turns in processes of their own: what crosses, and what happens when one cannot run."""
+
+import os
+import time
+from dataclasses import dataclass
+
+import pytest
+
+from foundation.benchmark.contender import Contender, Done, Player, Setup, Work
+from foundation.core.errors import UserError
+
+SETUP = Setup(runs_dir="runs", device="cpu", threads=0, round_seconds=0.05)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sleeper(Contender):
+    """Sleeps; says its process when it does not."""
+
+    seconds: float = 0.01
+
+    def build(self, setup: Setup) -> Work:
+        def work() -> Done:
+            time.sleep(self.seconds)
+            return Done(10)
+
+        return work
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Failing(Contender):
+    """Cannot be built, or ends its process."""
+
+    dies: bool = False
+
+    def build(self, setup: Setup) -> Work:
+        if self.dies:
+            os._exit(3)
+        raise RuntimeError("no compiler here\nand more")
+
+
+def test_a_turn_is_as_many_pieces_as_fill_the_time() -> None:
+    player = Player(Sleeper(name="a"), SETUP)
+    try:
+        player.take_turn()
+        player.take_turn()
+    finally:
+        player.close()
+    assert len(player.turns) == 2
+    for turn in player.turns:
+        assert turn.amount % 10 == 0 and 10 <= turn.amount <= 50
+        assert turn.seconds >= turn.amount / 10 * 0.01
+        assert turn.peak_bytes > 1_000_000
+    assert not player.failure
+
+
+def test_a_peer_that_cannot_run_is_kept_as_a_result() -> None:
+    for dies, words in ((False, "RuntimeError: no compiler here"), (True, "its process ended with status 3")):
+        player = Player(Failing(name="b", dies=dies), SETUP)
+        player.take_turn()
+        player.close()
+        assert (player.failure, player.turns) == (words, [])
+
+
+def test_ours_that_cannot_run_ends_the_bench() -> None:
+    with pytest.raises(UserError, match="ours: RuntimeError: no compiler here"):
+        Player(Failing(name="ours", is_ours=True), SETUP)

@@ -1,0 +1,161 @@
+"""Every contender works on the same thing: the same tokens, the same targets; checked in this process, at toy size."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from foundation.benchmark.checkpointing import OurCheckpoint, PeerCheckpoint
+from foundation.benchmark.config import (
+    CheckpointCase,
+    FinetuningCase,
+    Padding,
+    PeerConfig,
+    PreparationCase,
+    PretrainingCase,
+    SizeConfig,
+    StartupCase,
+)
+from foundation.benchmark.contender import Setup
+from foundation.benchmark.ours import OurFinetuning, OurPretraining
+from foundation.benchmark.peer import PeerFinetuning, PeerPretraining, padded_steps
+from foundation.benchmark.preparation import LibraryEncoding, OurPreparation, PeerPreparation, source_file
+from foundation.benchmark.products import Products
+from foundation.benchmark.startup import Command
+from foundation.benchmark.text import bert_shape, filling, flops_of, open_corpus, pretraining_examples
+from foundation.core.errors import UserError
+from foundation.data.batches import NO_PAIR
+from foundation.data.config import DataConfig
+from foundation.model.encoder import Encoder, parameter_count
+from foundation.train.config import Precision
+from tests.evaluation.toy import text
+
+VOCAB = 80
+SIZE = SizeConfig(layers=2, width=32, heads=2, vocab_size=VOCAB)
+STEP = PretrainingCase(name="step", size=SIZE, seq_len=48, rows=8)
+EPOCH = FinetuningCase(
+    name="epoch", size=SIZE, seq_len=48, rows=8, texts=30, median_words=6, spread=0.7, epoch_rows=1000
+)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> DataConfig:
+    path = tmp_path_factory.mktemp("text") / "corpus.txt"
+    letters = " ".join("abcdefghijklmnopqrstuvwxyz")
+    path.write_text(f"{letters}\n\n{text(80)}")
+    return DataConfig(files=[str(path)], held_out=0.1)
+
+
+@pytest.fixture(scope="module")
+def setup(tmp_path_factory: pytest.TempPathFactory, data: DataConfig) -> Setup:
+    folder = tmp_path_factory.mktemp("runs")
+    open_corpus(data, VOCAB, str(folder))  # made once for all tests
+    return Setup(runs_dir=str(folder), device="cpu", threads=1, round_seconds=0.1)
+
+
+def test_the_peer_gets_the_same_tokens_pairs_and_targets_in_rectangles(data: DataConfig, setup: Setup) -> None:
+    example = pretraining_examples(STEP, open_corpus(data, VOCAB, setup.runs_dir))[0]
+    for rows in (0, 3):
+        steps = list(padded_steps(example, rows, STEP.seq_len))
+        assert sum(step.n_tokens for step in steps) == example.n_tokens
+        cells = [step.inputs["input_ids"][step.inputs["attention_mask"] == 1] for step in steps]
+        assert torch.equal(torch.cat(cells), example.ids)
+        kinds = [step.inputs["token_type_ids"][step.inputs["attention_mask"] == 1] for step in steps]
+        assert torch.equal(torch.cat(kinds), example.segments)
+        asked = torch.cat([step.inputs["labels"][step.inputs["labels"] != -100] for step in steps])
+        assert torch.equal(asked, example.targets)
+        pairs = torch.cat([step.inputs["next_sentence_label"] for step in steps])
+        assert example.labels is not None
+        assert torch.equal(pairs, example.labels.masked_fill(example.labels == NO_PAIR, -100))
+        assert {step.inputs["input_ids"].shape[1] for step in steps} == {STEP.seq_len}
+
+
+def test_both_sides_shapes_have_the_same_weights() -> None:
+    transformers = pytest.importorskip("transformers")
+    from foundation.benchmark.peer import bert_settings
+
+    theirs = transformers.BertModel(bert_settings(SIZE, 48), add_pooling_layer=False)
+    assert parameter_count(theirs) == parameter_count(Encoder(bert_shape(SIZE, 48)))
+
+
+def test_a_tokens_operations_are_six_times_the_weights_it_touches(data: DataConfig, setup: Setup) -> None:
+    filled = filling(pretraining_examples(STEP, open_corpus(data, VOCAB, setup.runs_dir)), STEP.seq_len)
+    assert 0.5 < filled.real_share <= 1
+    assert filled.targets_share == pytest.approx(0.15, abs=0.03)
+    layer = 4 * 32 * 32 + 2 * 32 * 128
+    touched = 2 * layer + filled.targets_share * (32 * 32 + 32 * VOCAB)
+    attention = 12 * round(filled.attended_tokens) * 32 * 2
+    assert flops_of(SIZE, filled, STEP.seq_len) == pytest.approx(6 * touched + attention)
+
+
+def test_all_pretraining_contenders_go_round_the_same_tokens(data: DataConfig, setup: Setup) -> None:
+    pytest.importorskip("transformers")
+    examples = pretraining_examples(STEP, open_corpus(data, VOCAB, setup.runs_dir))
+    shared = {"case": STEP, "data": data}
+    contenders = [
+        OurPretraining(name="a", precision=Precision.bf16, **shared),
+        OurPretraining(name="b", precision=Precision.fp32, is_modern=True, **shared),
+        PeerPretraining(name="c", peer=PeerConfig(name="c", precision=Precision.bf16), **shared),
+        PeerPretraining(name="d", peer=PeerConfig(name="d", rows=2), **shared),
+    ]
+    for contender in contenders:
+        work = contender.build(setup)
+        assert sum(work().amount for _ in examples) == sum(example.n_tokens for example in examples)
+
+
+def test_all_fine_tuning_contenders_have_the_same_epoch(data: DataConfig, setup: Setup) -> None:
+    pytest.importorskip("transformers")
+    peers = [PeerConfig(name=padding.value, padding=padding, rows=4) for padding in Padding]
+    amounts = {OurFinetuning(name="a", case=EPOCH, data=data, precision=Precision.fp32).build(setup)().amount}
+    amounts |= {PeerFinetuning(name="b", case=EPOCH, data=data, peer=peer).build(setup)().amount for peer in peers}
+    assert len(amounts) == 1
+    assert amounts.pop() > EPOCH.texts * 3
+
+
+def test_preparation_is_of_the_same_words(data: DataConfig, setup: Setup) -> None:
+    case = PreparationCase(name="prepare", words=5000, vocab_size=VOCAB)
+    n_words = len(source_file(case, data, setup.runs_dir).read_text().split())
+    assert 5000 <= n_words < 5300
+    for kind in (OurPreparation, LibraryEncoding):
+        assert kind(name="a", case=case, data=data).build(setup)().amount == n_words
+
+
+def test_the_peer_prepares_the_same_words(data: DataConfig, setup: Setup) -> None:
+    pytest.importorskip("transformers")
+    pytest.importorskip("datasets")
+    case = PreparationCase(name="prepare", words=2000, vocab_size=VOCAB)
+    n_words = len(source_file(case, data, setup.runs_dir).read_text().split())
+    assert PeerPreparation(name="a", case=case, data=data).build(setup)().amount == n_words
+
+
+@pytest.mark.parametrize("saves", [True, False])
+def test_checkpoints_are_timed_one_way_at_a_time(setup: Setup, saves: bool) -> None:
+    pytest.importorskip("transformers")
+    case = CheckpointCase(name="c", size=SIZE)
+    for kind in (OurCheckpoint, PeerCheckpoint):
+        done = kind(name="a", case=case, saves=saves).build(setup)()
+        assert done.seconds is not None and 0 < done.seconds < 20
+
+
+def test_products_count_two_operations_a_cell(setup: Setup) -> None:
+    assert Products(name="p", precision=Precision.fp32).build(setup)().amount == 2 * 2048**3
+
+
+def test_a_command_is_timed_to_its_end_or_to_its_first_step(setup: Setup) -> None:
+    code = (
+        "import sys, time, pathlib; p = pathlib.Path(sys.argv[1]) / sys.argv[2]; p.mkdir(); time.sleep(0.05); "
+        "(p / 'metrics.jsonl').write_text('x'); time.sleep(0.6)"
+    )
+    case = StartupCase(name="s", command=["-c", code, "{runs_dir}", "{name}"])
+    whole = Command(name="a", case=case).build(setup)().seconds
+    first = Command(name="a", case=replace(case, until_step=True)).build(setup)().seconds
+    assert whole is not None and first is not None
+    assert first < whole
+    assert not list(Path(setup.runs_dir).glob("bench-startup-*"))
+
+
+def test_a_command_that_breaks_is_no_measurement(setup: Setup) -> None:
+    case = StartupCase(name="s", command=["-c", "import sys; sys.exit(7)"])
+    with pytest.raises(UserError, match="ended with status 7"):
+        Command(name="a", case=case).build(setup)()
