@@ -10,7 +10,7 @@ import torch
 from foundation.benchmark.config import FinetuningCase, PretrainingCase, SizeConfig
 from foundation.core.randomness import RowRng, rng
 from foundation.data.batches import Pairs, PretrainingBatches
-from foundation.data.config import DataConfig, TokenizerConfig
+from foundation.data.config import BatchesConfig, DataConfig, TokenizerConfig
 from foundation.data.corpus import Corpus
 from foundation.data.prepare import prepare
 from foundation.data.sources import documents
@@ -32,17 +32,10 @@ def open_corpus(data: DataConfig, vocab_size: int, runs_dir: str) -> Corpus:
 
 
 def pretraining_examples(case: PretrainingCase, corpus: Corpus) -> list[Example]:
-    """Steps as a run would have them, with sentence pairs and 15 % hidden."""
+    """Steps as a run has them, with sentence pairs and 15 % hidden; rows are filled to the brim, so that the peer pads little."""
     tokenizer = corpus.tokenizer
-    batches = PretrainingBatches(
-        corpus.train,
-        tokenizer.specials,
-        rows_per_step=case.rows,
-        seq_len=case.seq_len,
-        pairs=Pairs.next,
-        short_share=0.0,
-        seed=_SEED,
-    )
+    cfg = BatchesConfig(rows_per_step=case.rows, seq_len=case.seq_len, short_share=0.0, whole_sentences=False)
+    batches = PretrainingBatches(corpus.train, tokenizer.specials, cfg, pairs=Pairs.next, seed=_SEED)
     masking = Masking(MaskingConfig(), tokenizer.specials, tokenizer.continues_word, row_stride=case.seq_len)
     return [masking(batches.at(step), RowRng(_SEED, "mask", step), 0.0) for step in range(_N_STEPS)]
 

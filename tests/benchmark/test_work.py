@@ -81,7 +81,7 @@ def test_both_sides_shapes_have_the_same_weights() -> None:
 
 def test_a_tokens_operations_are_six_times_the_weights_it_touches(data: DataConfig, setup: Setup) -> None:
     filled = filling(pretraining_examples(STEP, open_corpus(data, VOCAB, setup.runs_dir)), STEP.seq_len)
-    assert 0.5 < filled.real_share <= 1
+    assert 0.8 < filled.real_share <= 1
     assert filled.targets_share == pytest.approx(0.15, abs=0.03)
     layer = 4 * 32 * 32 + 2 * 32 * 128
     touched = 2 * layer + filled.targets_share * (32 * 32 + 32 * VOCAB)
@@ -134,8 +134,18 @@ def test_checkpoints_are_timed_one_way_at_a_time(setup: Setup, saves: bool) -> N
     pytest.importorskip("transformers")
     case = CheckpointCase(name="c", size=SIZE)
     for kind in (OurCheckpoint, PeerCheckpoint):
-        done = kind(name="a", case=case, saves=saves).build(setup)()
-        assert done.seconds is not None and 0 < done.seconds < 20
+        work = kind(name="a", case=case, saves=saves).build(setup)
+        seconds = [work().seconds for _ in range(2)]
+        assert all(value is not None and 0 < value < 20 for value in seconds)
+
+
+def test_every_checkpoint_is_written_anew(setup: Setup) -> None:
+    work = OurCheckpoint(name="a", case=CheckpointCase(name="c", size=SIZE), saves=True).build(setup)
+    found = set()
+    for _ in range(3):
+        work()
+        found |= {path.name for path in (Path(setup.runs_dir) / "bench/checkpoints").glob("*/step-*")}
+    assert len(found) == 3
 
 
 def test_products_count_two_operations_a_cell(setup: Setup) -> None:
