@@ -81,7 +81,7 @@ def test_both_sides_shapes_have_the_same_weights() -> None:
 
 def test_a_tokens_operations_are_six_times_the_weights_it_touches(data: DataConfig, setup: Setup) -> None:
     filled = filling(pretraining_examples(STEP, open_corpus(data, VOCAB, setup.runs_dir)), STEP.seq_len)
-    assert 0.8 < filled.real_share <= 1
+    assert 0.5 < filled.real_share <= 1
     assert filled.targets_share == pytest.approx(0.15, abs=0.03)
     layer = 4 * 32 * 32 + 2 * 32 * 128
     touched = 2 * layer + filled.targets_share * (32 * 32 + 32 * VOCAB)
