@@ -1,6 +1,8 @@
 """Encode documents and append them to the files of one split, a batch at a time."""
 
 import os
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
@@ -10,10 +12,19 @@ from numpy.typing import NDArray
 from foundation.core.errors import UserError
 from foundation.data.corpus import DOCUMENTS, IDS, SENTENCES, SplitCounts
 from foundation.data.sentences import split_sentences
-from foundation.data.tokenizer import Tokenizer
+from foundation.data.tokenizer import FlatEncoding, Tokenizer
 
 # Enough work for every core, while what the library keeps for a token (about 100 bytes) stays below some 100 MB.
 _SENTENCES_PER_BATCH = 8192
+
+
+@dataclass(frozen=True, slots=True)
+class _Waiting:
+    """Documents to encode. ends: how many sentences there are up to each document's end. sizes: its words and bytes."""
+
+    sentences: list[str]
+    ends: list[int]
+    sizes: list[tuple[int, int]]
 
 
 class SplitWriter:
@@ -28,23 +39,26 @@ class SplitWriter:
         )
         for bounds in (self._documents, self._sentences):
             bounds.write(np.zeros(1, dtype=np.int64).data)
-        self._waiting: list[str] = []  # sentences
-        self._ends: list[int] = []  # for each waiting document, how many sentences wait up to its end
-        self._sizes: list[tuple[int, int]] = []  # words and bytes of each waiting document
+        self._waiting = _Waiting([], [], [])
+        self._ahead: tuple[_Waiting, Future[list[FlatEncoding]]] | None = None
+        self._encoder = ThreadPoolExecutor(1, thread_name_prefix="encoding")
         self._n_documents = self._n_sentences = self._n_words = self._n_bytes = self._n_tokens = 0
         self.unigrams: NDArray[np.int64] = np.zeros(tokenizer.vocab_size, dtype=np.int64)
 
     def add(self, text: str, n_words: int) -> None:
         """Append one document."""
-        self._waiting.extend(split_sentences(text))
-        self._ends.append(len(self._waiting))
-        self._sizes.append((n_words, len(text.encode())))
-        if len(self._waiting) >= _SENTENCES_PER_BATCH:
-            self._flush()
+        waiting = self._waiting
+        waiting.sentences.extend(split_sentences(text))
+        waiting.ends.append(len(waiting.sentences))
+        waiting.sizes.append((n_words, len(text.encode())))
+        if len(waiting.sentences) >= _SENTENCES_PER_BATCH:
+            self._encode_ahead()
 
     def close(self) -> SplitCounts:
         """Write what is left, flush it to the disk, and say how much it was in all."""
-        self._flush()
+        self._encode_ahead()
+        self._write()
+        self._encoder.shutdown()
         for file in (self._ids, self._documents, self._sentences):
             file.flush()
             os.fsync(file.fileno())
@@ -59,29 +73,39 @@ class SplitWriter:
             tokens=self._n_tokens,
         )
 
-    def _flush(self) -> None:
-        if not self._waiting:
+    def _encode_ahead(self) -> None:
+        """Have a thread encode what waits, while the caller reads on; and write what it encoded before."""
+        waiting, self._waiting = self._waiting, _Waiting([], [], [])
+        ahead = (waiting, self._encoder.submit(self._encode, waiting.sentences)) if waiting.sentences else None
+        self._write()
+        self._ahead = ahead
+
+    def _encode(self, sentences: list[str]) -> list[FlatEncoding]:
+        """In parts, since one document may be a whole library; the library that encodes lets the interpreter go on meanwhile."""
+        return [
+            self._tokenizer.encode_flat(sentences[start : start + _SENTENCES_PER_BATCH])
+            for start in range(0, len(sentences), _SENTENCES_PER_BATCH)
+        ]
+
+    def _write(self) -> None:
+        """Append the documents that were encoded ahead."""
+        if self._ahead is None:
             return
-        lengths = np.concatenate(
-            [self._write_ids(start) for start in range(0, len(self._waiting), _SENTENCES_PER_BATCH)]
-        )
+        (waiting, encoding), self._ahead = self._ahead, None
+        parts = encoding.result()
+        for part in parts:
+            self._ids.write(part.ids.data)
+            self.unigrams += np.bincount(part.ids, minlength=len(self.unigrams))
+        lengths = np.concatenate([part.lengths for part in parts])
         ends = self._n_tokens + lengths.cumsum()
-        document_ends = ends[np.array(self._ends) - 1]
+        document_ends = ends[np.array(waiting.ends) - 1]
         has_tokens = np.diff(document_ends, prepend=self._n_tokens) > 0
         self._n_sentences += self._write_bounds(self._sentences, ends[lengths > 0])
         self._n_documents += self._write_bounds(self._documents, document_ends[has_tokens])
-        n_words, n_bytes = np.array(self._sizes)[has_tokens].sum(axis=0).tolist()
+        n_words, n_bytes = np.array(waiting.sizes)[has_tokens].sum(axis=0).tolist()
         self._n_words += n_words
         self._n_bytes += n_bytes
         self._n_tokens = int(ends[-1])
-        self._waiting, self._ends, self._sizes = [], [], []
-
-    def _write_ids(self, start: int) -> NDArray[np.int64]:
-        """Encode one batch of the waiting sentences; returns their lengths."""
-        flat = self._tokenizer.encode_flat(self._waiting[start : start + _SENTENCES_PER_BATCH])
-        self._ids.write(flat.ids.data)
-        self.unigrams += np.bincount(flat.ids, minlength=len(self.unigrams))
-        return flat.lengths
 
     @staticmethod
     def _write_bounds(file: BinaryIO, bounds: NDArray[np.int64]) -> int:

@@ -17,7 +17,7 @@ from foundation.data.corpus import Corpus
 from foundation.data.prepare import prepare
 from foundation.data.sentences import split_sentences
 from foundation.data.sources import Document
-from foundation.data.spool import TrainingTexts, fill_spool
+from foundation.data.spool import HashesSeen, TrainingTexts, fill_spool
 from tests.data.test_tokenizer import prose
 
 BPE = TokenizerConfig(kind=TokenizerKind.bpe, vocab_size=300, lowercase=False)
@@ -362,3 +362,14 @@ def test_train_words_reaches_the_tokenizer(tmp_path):
     few = TokenizerConfig(kind=TokenizerKind.bpe, vocab_size=280, lowercase=False, train_words=200)
     everything = TokenizerConfig(kind=TokenizerKind.bpe, vocab_size=280, lowercase=False)
     assert made(tmp_path, texts(), few).fingerprint != made(tmp_path, texts(), everything).fingerprint
+
+
+def test_hashes_are_a_set_whatever_of_them_is_sorted_already():
+    draws = np.random.default_rng(0).integers(0, 1 << 64, 400, dtype=np.uint64).tolist()
+    keys = [0, (1 << 64) - 1, *(draws[index] for index in np.random.default_rng(1).integers(0, 400, 1000))]
+    seen, expected = HashesSeen(merge_at=7), set()
+    for key in keys:
+        assert seen.add(key) == (key not in expected)
+        expected.add(key)
+    assert len(seen) == len(expected)
+    assert (seen.smallest, seen.largest) == (min(expected), max(expected))

@@ -125,6 +125,35 @@ def test_flat_and_batched_encodings_agree(kind):
     assert rows[5].tolist() == ids_of(tokenizer, texts[5])
 
 
+def each_alone(tokenizer, texts):
+    """What the library gives when every text is encoded by itself."""
+    return [tokenizer._backend.encode(text, add_special_tokens=False).ids for text in texts]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("written", ["", "[SEP]", "[MASK]"])
+def test_texts_that_share_a_call_are_encoded_as_if_each_were_alone(kind, written):
+    generator = random.Random(7)
+    texts = [random_text(generator) + written * (number % 50 == 0) for number in range(300)]
+    texts += ["", " ", "[", "SEP]", "[SEP", "]", " a ", "\u0301", "a", "\n\n"]
+    generator.shuffle(texts)
+    tokenizer = trained(kind)
+    assert tokenizer._can_be_joined
+    flat = tokenizer.encode_flat(texts)
+    alone = each_alone(tokenizer, texts)
+    assert flat.lengths.tolist() == [len(ids) for ids in alone]
+    assert flat.ids.tolist() == [index for ids in alone for index in ids]
+
+
+def test_a_foreign_tokenizer_that_does_not_know_the_border_encodes_each_text_alone(tmp_path):
+    vocab = {token: index for index, token in enumerate([*SPECIAL_TOKENS.values(), "a", "b"])}
+    backend = tokenizers.Tokenizer(models.WordPiece(vocab, unk_token="[UNK]"))
+    backend.pre_tokenizer = pre_tokenizers.Whitespace()  # and [SEP] is no added token: it is cut like any text
+    tokenizer = Tokenizer(backend)
+    assert not tokenizer._can_be_joined
+    assert tokenizer.encode_flat(["a b", "", "b"]).lengths.tolist() == [2, 0, 1]
+
+
 # --- words
 
 
