@@ -45,7 +45,7 @@ def row_template(backend: tokenizers.Tokenizer) -> processors.TemplateProcessing
 
 # Enough to make a call's own cost small, few enough to keep every core busy.
 _TEXTS_A_CALL = 32
-# White space and letters on both sides of a border, a special token, an accent that belongs to a letter before it, and nothing.
+# White space and letters on both sides of a border, a special token, an accent without its letter, and nothing at all.
 _HARD_TO_JOIN = [
     "One two.",
     " three",
