@@ -42,11 +42,16 @@ class TaskHead(nn.Module):
         return logits
 
     def pool(self, hidden_TD: Tensor, lengths_R: Tensor) -> Tensor:
-        """(T, D) -> (R, D); a mean is taken in float32 or wider: bfloat16 would lose it over a long row."""
-        if self.pooling is Pooling.cls:
-            return hidden_TD.index_select(0, lengths_R.cumsum(0) - lengths_R)
-        wide = hidden_TD if hidden_TD.dtype is torch.float64 else hidden_TD.float()
-        return torch.segment_reduce(wide, "mean", lengths=lengths_R, axis=0)
+        """(T, D) -> (R, D)."""
+        return pool_rows(hidden_TD, lengths_R, self.pooling)
+
+
+def pool_rows(hidden_TD: Tensor, lengths_R: Tensor, pooling: Pooling) -> Tensor:
+    """(T, D) -> (R, D); a mean is taken in float32 or wider: bfloat16 would lose it over a long row."""
+    if pooling is Pooling.cls:
+        return hidden_TD.index_select(0, lengths_R.cumsum(0) - lengths_R)
+    wide = hidden_TD if hidden_TD.dtype is torch.float64 else hidden_TD.float()
+    return torch.segment_reduce(wide, "mean", lengths=lengths_R, axis=0)
 
 
 class TaskObjective(Objective):

@@ -16,7 +16,7 @@ from tests.serving.toy_tasks import FILMS, STARS, model, renamed, save, three_on
 from tests.task import toy
 
 CPU = TrainerConfig(device="cpu", threads=1)
-TEXTS = [text for text, _ in toy.sentences(40, purpose=7)]
+TEXTS = [text for text, _ in toy.sentences(16, purpose=7)]
 SINGLE = [{"text": text} for text in TEXTS]
 ASKED = {
     "films": SINGLE,
