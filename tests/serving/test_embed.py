@@ -7,8 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from hydra import compose, initialize_config_dir
 from pyarrow import parquet
 
+from foundation.config import conf_folder, register, to_dataclass
 from foundation.core.errors import UserError
 from foundation.model.attention import Layout
 from foundation.serving.config import EmbedConfig
@@ -150,6 +152,14 @@ def test_a_file_of_queries_is_asked_line_by_line(runs: Path, tmp_path: Path) -> 
 def test_texts_that_are_cut_are_counted(runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     embed(settings(runs, tmp_path, ["a film", "a " * 20, "b"], output=str(tmp_path / "v.npy"), max_tokens=4))
     assert "1 of 3 texts were cut to 4 tokens" in capsys.readouterr().err
+
+
+def test_the_shipped_settings_compose() -> None:
+    register(EmbedConfig, "embed")
+    with initialize_config_dir(str(conf_folder().resolve()), version_base="1.3"):
+        cfg = to_dataclass(compose("embed", ["input=-", "query=a fine film"]), EmbedConfig)
+    cfg.check()
+    assert (cfg.foundation, cfg.query, cfg.pooling) == ("small", "a fine film", Pooling.mean)
 
 
 @pytest.mark.parametrize(
