@@ -1,5 +1,6 @@
 """What may be asked of a panel by somebody who is not there to mend a file: checked before any work, refused in one sentence."""
 
+import json
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeAlias
 
@@ -11,6 +12,9 @@ from foundation.task.answer import Inputs, input_names
 # What each task is asked, row by row.
 Asked: TypeAlias = dict[str, list[Inputs]]
 Fields: TypeAlias = Mapping[str, str | list[str]]
+# Inputs that may be lists; each choice is a row of its own for the model.
+CHOICES = ("choices", "candidates")
+LISTS = ("words", *CHOICES)
 
 
 def check_rows(panel: Panel, rows: Sequence[Fields], tasks: Sequence[str] | None, cfg: ServeConfig) -> Asked:
@@ -19,8 +23,10 @@ def check_rows(panel: Panel, rows: Sequence[Fields], tasks: Sequence[str] | None
         raise UserError(f"there are {len(rows):,} rows, and at most {cfg.rows:,} go into a request: send several")
     for number, row in enumerate(rows):
         for name, value in row.items():
-            for text in [value] if isinstance(value, str) else value:
-                _check_text(text, f"rows[{number}].{name}", cfg.text_chars)
+            place = f"rows[{number}].{name}"
+            if name in CHOICES and not 0 < len(value) <= cfg.rows:
+                raise UserError(f"{place} has {len(value):,} entries: give between 1 and {cfg.rows:,}")
+            _check_text(value if isinstance(value, str) else " ".join(value), place, cfg.text_chars)
     if tasks is None:
         tasks = [name for name in panel.models if not _missing(panel, name, rows[0])]
         if not tasks:
@@ -49,11 +55,14 @@ def _inputs(panel: Panel, name: str, row: Fields, number: int) -> Inputs:
     """What of the row the task needs."""
     if missing := _missing(panel, name, row):
         raise UserError(f"rows[{number}] has no {missing[0]}, and task {name} asks for it")
-    wanted = {key: row[key] for key in input_names(panel.models[name].how.task)}
-    texts = {key: value for key, value in wanted.items() if isinstance(value, str)}
-    if len(texts) < len(wanted):
-        raise UserError(f"rows[{number}].{min(wanted.keys() - texts.keys())} must be one text for task {name}")
-    return texts
+    found = {}
+    for key in input_names(panel.models[name].how.task):
+        value = row[key]
+        if not isinstance(value, str) and key not in LISTS:
+            raise UserError(f"rows[{number}].{key} must be one text, not a list, for task {name}")
+        # As a file has it: a list in a field is written as JSON.
+        found[key] = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    return found
 
 
 def describe_tasks(panel: Panel, cfg: ServeConfig) -> dict[str, Any]:

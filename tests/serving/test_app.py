@@ -92,7 +92,7 @@ def test_without_names_every_task_answers_that_the_rows_suffice_for(client: Test
         ({"rows": "a"}, "rows: input should be a valid list"),
         ({"rows": [{"text": "a"}], "task": "films"}, "task: extra inputs are not permitted"),
         ({"rows": [{"text": 3}]}, "rows.0.text"),
-        ({"rows": [{"text": ["a"]}], "tasks": ["films"]}, r"rows[0].text must be one text for task films"),
+        ({"rows": [{"text": ["a"]}], "tasks": ["films"]}, r"rows[0].text must be one text, not a list, for task films"),
         ({"rows": [{"text": "a"}], "tasks": []}, "tasks: list should have at least 1 item"),
         ({"rows": [{"text": "a"}], "tasks": ["x"]}, "there is no task 'x' here: choose among films, stars, pairs"),
         ({"rows": [{"text": "a"}], "tasks": ["pairs"]}, "rows[0] has no text_pair, and task pairs asks for it"),
