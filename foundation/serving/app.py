@@ -4,7 +4,6 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, TypeAlias
 
@@ -24,7 +23,6 @@ from foundation.serving.limits import BodyLimit
 from foundation.serving.panel import Answer, Panel
 from foundation.serving.questions import Asked, check_rows, describe_tasks
 
-Job: TypeAlias = Asked
 Answers: TypeAlias = dict[str, list[Answer]]
 
 _PAGE = Path(__file__).parent / "page.html"
@@ -76,38 +74,61 @@ class Health(BaseModel):
     waiting_rows: int
 
 
-@dataclass(slots=True)
-class _State:
-    batcher: Batcher[Job, Answers]
-    runner: asyncio.Task[None]
+class _Desk:
+    """Where questions are taken and answered: the panel's, from the moment the server is up until it stops."""
 
+    def __init__(self, panel: Panel, cfg: ServeConfig) -> None:
+        self.panel, self.cfg = panel, cfg
+        self._started = time.monotonic()
 
-def make_app(panel: Panel, cfg: ServeConfig) -> FastAPI:
-    """The application; the panel answers in a thread of its own."""
-    started = time.monotonic()
-    state: list[_State] = []
+    @asynccontextmanager
+    async def open(self, app: FastAPI) -> AsyncIterator[None]:
+        """Until the server stops; what waits then is still answered."""
+        cfg = self.cfg
+        self._batcher: Batcher[Asked, Answers] = Batcher(
+            self._answer, max_rows=cfg.batch_rows, wait_s=cfg.wait_ms / 1000, max_waiting=cfg.waiting_rows
+        )
+        self._running = asyncio.create_task(self._batcher.run())
+        yield
+        self._batcher.close()
+        await self._running
 
-    def answer(jobs: Sequence[Job]) -> list[Answers]:
+    def _answer(self, jobs: Sequence[Asked]) -> list[Answers]:
         """All jobs' rows as one question, and the answers given back to each."""
         together: Asked = {}
         for job in jobs:
             for name, rows in job.items():
                 together.setdefault(name, []).extend(rows)
-        found = {name: iter(answers) for name, answers in panel.answer(panel.prepare(together)).items()}
+        found = {name: iter(answers) for name, answers in self.panel.answer(self.panel.prepare(together)).items()}
         return [{name: [next(found[name]) for _ in rows] for name, rows in job.items()} for job in jobs]
 
-    @asynccontextmanager
-    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        batcher = Batcher(answer, max_rows=cfg.batch_rows, wait_s=cfg.wait_ms / 1000, max_waiting=cfg.waiting_rows)
-        state.append(_State(batcher, asyncio.create_task(batcher.run())))
-        yield
-        batcher.close()
-        await state.pop().runner
+    async def ask(self, question: Question) -> Reply:
+        """Answers row by row."""
+        job = check_rows(self.panel, question.rows, question.tasks, self.cfg)
+        try:
+            found = await self._batcher.ask(job, len(question.rows))
+        except Busy:
+            raise HTTPException(503, "too many rows wait already: try again in a moment") from None
+        return Reply(answers=[{name: found[name][row] for name in job} for row in range(len(question.rows))])
 
+    def health(self) -> Health:
+        """Counts since the start."""
+        return Health(
+            status="stopped" if self._running.done() else "ok",
+            uptime_seconds=round(time.monotonic() - self._started, 3),
+            answered=self._batcher.n_jobs,
+            batches=self._batcher.n_batches,
+            waiting_rows=self._batcher.waiting_rows,
+        )
+
+
+def make_app(panel: Panel, cfg: ServeConfig) -> FastAPI:
+    """The application; the panel answers in a thread of its own."""
+    desk = _Desk(panel, cfg)
     app = FastAPIOffline(
         title="Foundation",
         summary="Tasks fine-tuned from one encoder.",
-        lifespan=lifespan,
+        lifespan=desk.open,
         redoc_url=None,
         responses={code: {"model": Problem} for code in (400, 408, 413, 422, 503)},
     )
@@ -119,12 +140,7 @@ def make_app(panel: Panel, cfg: ServeConfig) -> FastAPI:
 
     @app.post("/answer", summary="Ask tasks about rows")
     async def ask(question: Question) -> Reply:
-        job = check_rows(panel, question.rows, question.tasks, cfg)
-        try:
-            found = await state[0].batcher.ask(job, len(question.rows))
-        except Busy:
-            raise HTTPException(503, "too many rows wait already: try again in a moment") from None
-        return Reply(answers=[{name: found[name][row] for name in job} for row in range(len(question.rows))])
+        return await desk.ask(question)
 
     @app.get("/tasks", summary="What can be asked")
     async def tasks() -> dict[str, Any]:
@@ -132,15 +148,8 @@ def make_app(panel: Panel, cfg: ServeConfig) -> FastAPI:
 
     @app.get("/health", summary="Whether questions are answered", responses={503: {"model": Health}})
     async def health() -> JSONResponse:
-        batcher, is_up = state[0].batcher, not state[0].runner.done()
-        content = Health(
-            status="ok" if is_up else "stopped",
-            uptime_seconds=round(time.monotonic() - started, 3),
-            answered=batcher.n_jobs,
-            batches=batcher.n_batches,
-            waiting_rows=batcher.waiting_rows,
-        )
-        return JSONResponse(content.model_dump(), 200 if is_up else 503)
+        found = desk.health()
+        return JSONResponse(found.model_dump(), 200 if found.status == "ok" else 503)
 
     @app.get("/", include_in_schema=False)
     async def page() -> HTMLResponse:
