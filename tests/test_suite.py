@@ -48,7 +48,7 @@ ABSENT = TaskConfig(name="absent", train="train.csv", local=["nowhere"], hub="no
 def _no_hub() -> Iterator[None]:
     """The hub gives nothing, at once."""
 
-    def nothing(name: str, config: str | None, split: str) -> NoReturn:
+    def nothing(name: str, *_: object) -> NoReturn:
         raise UserError(f"the hub gave no {name}")
 
     with pytest.MonkeyPatch.context() as patch:
