@@ -69,7 +69,9 @@ class PeerCheckpoint(Contender):
     def build(self, setup: Setup) -> Work:
         """A model and its optimizer after one step."""
         from transformers import BertModel
+        from transformers.utils import logging
 
+        logging.disable_progress_bar()
         model: Any = BertModel(bert_settings(self.case.size, _SEQ_LEN), add_pooling_layer=False)
         optimizer = torch.optim.AdamW(model.parameters(), lr=5e-5, fused=True)
         _step_once(model)
