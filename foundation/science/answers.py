@@ -23,6 +23,7 @@ class Answers:
     """The answers of comparable models to the same items. n_labels: 0 for a task whose labels are numbers.
 
     gold_N, predicted_MN: class numbers, or values. probabilities_MNK: after temperature scaling, or None.
+    cluster_N: items of one cluster, such as the words of a sentence, are left out together; None: every item is its own.
     """
 
     gold_N: NDArray[np.float64]
@@ -30,6 +31,7 @@ class Answers:
     n_labels: int
     design: Design
     probabilities_MNK: Floats | None = None
+    cluster_N: Ints | None = None
 
     @cached_property
     def failed_MN(self) -> Bools:
@@ -39,4 +41,6 @@ class Answers:
     @cached_property
     def blocks_N(self) -> Ints:
         """The same for every set of models on these items, so that their figures can be subtracted."""
-        return item_blocks(len(self.gold_N))
+        if self.cluster_N is None:
+            return item_blocks(len(self.gold_N))
+        return item_blocks(int(self.cluster_N.max()) + 1)[self.cluster_N]

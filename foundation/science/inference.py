@@ -99,12 +99,12 @@ def tuple_weights(members_Tk: Ints, n_foundations: int) -> Floats:
     return np.divide(keeps, total, out=np.full_like(keeps, np.nan), where=total > 0)
 
 
-def arm_table(scores_PSN: Sequence[Floats]) -> Floats:
+def arm_table(scores_PSN: Sequence[Floats], blocks_N: Ints | None = None) -> Floats:
     """Table of an arm's mean, foundations weighing alike: accuracy, where scores are 1 for right.
 
     Two of them subtracted, of the same foundations and items, are the table of a paired difference.
     """
-    blocks = item_blocks(scores_PSN[0].shape[-1])
+    blocks = item_blocks(scores_PSN[0].shape[-1]) if blocks_N is None else blocks_N
     sums_PG = np.stack([block_sums(seeds, blocks).mean(axis=0) for seeds in scores_PSN])
     n_items_V = left_out(np.bincount(blocks)[None].astype(np.float64))
     weights = tuple_weights(np.arange(len(sums_PG))[:, None], len(sums_PG))

@@ -8,7 +8,7 @@ from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import expit, log_expit, logsumexp
+from scipy.special import expit, log_expit
 
 from foundation.core.errors import UserError
 from foundation.science.failures import poisson_binomial
@@ -74,9 +74,7 @@ def fit_difficulty(failed_MN: Bools) -> Difficulty:
     ability_M = match_ability(weights_Q, rates_M)
     before = -np.inf
     for _ in range(_EM_ROUNDS):
-        joint_XQ = _log_likelihoods(patterns_XM, ability_M) + np.log(np.maximum(weights_Q, 1e-300))
-        total_X = logsumexp(joint_XQ, axis=1)
-        posterior_XQ = np.exp(joint_XQ - total_X[:, None])
+        posterior_XQ, total_X = _posterior(patterns_XM, ability_M, weights_Q)
         weights_Q = share_X @ posterior_XQ
         # The EM equation for θ: the model's expected failures under the posterior equal its observed ones.
         ability_M = _newton(weights_Q, rates_M, ability_M)
@@ -84,8 +82,7 @@ def fit_difficulty(failed_MN: Bools) -> Difficulty:
         if likelihood - before < _EM_TOLERANCE:
             break
         before = likelihood
-    joint_XQ = _log_likelihoods(patterns_XM, ability_M) + np.log(np.maximum(weights_Q, 1e-300))
-    return Difficulty(weights_Q, ability_M, float(share_X @ logsumexp(joint_XQ, axis=1)))
+    return Difficulty(weights_Q, ability_M, float(share_X @ _posterior(patterns_XM, ability_M, weights_Q)[1]))
 
 
 def _newton(weights_Q: Floats, error_rates_M: Floats, ability_M: Floats) -> Floats:
@@ -107,7 +104,11 @@ def match_ability(weights_Q: Floats, error_rates_M: Floats) -> Floats:
     return (low + high) / 2
 
 
-def _log_likelihoods(patterns_XM: Floats, ability_M: Floats) -> Floats:
-    """(X, Q): log chance of each pattern of failures, given the difficulty."""
+def _posterior(patterns_XM: Floats, ability_M: Floats, weights_Q: Floats) -> tuple[Floats, Floats]:
+    """(X, Q) chance of each difficulty given a pattern of failures, and (X,) log chance of the pattern."""
     logits_MQ = _GRID - ability_M[:, None]
-    return patterns_XM @ logits_MQ + log_expit(-logits_MQ).sum(axis=0)
+    joint_XQ = patterns_XM @ logits_MQ + log_expit(-logits_MQ).sum(axis=0) + np.log(np.maximum(weights_Q, 1e-300))
+    highest_X = joint_XQ.max(axis=1)
+    shares_XQ = np.exp(joint_XQ - highest_X[:, None])
+    total_X = shares_XQ.sum(axis=1)
+    return shares_XQ / total_X[:, None], highest_X + np.log(total_X)
