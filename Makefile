@@ -5,10 +5,10 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check bench bench-gpu clean
+.PHONY: help setup demo homogenization-smoke test check bench bench-gpu clean
 
 help: ## print this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-20s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
 
 $(INSTALLED): pyproject.toml
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -23,6 +23,9 @@ demo: $(INSTALLED) ## pretrain a small encoder, fine-tune it with three seeds, c
 	$(BIN)/python -m foundation.finetune task=rotten_tomatoes seeds=3 compare=scratch
 	@echo "Run folders, each with its settings, metrics, curves and results:"
 	@ls -d runs/*/
+
+homogenization-smoke: $(INSTALLED) ## three tiny foundations, two tasks, and the report on what they share, from nothing
+	$(BIN)/python experiments/2026-11-25-homogenization/run.py smoke
 
 test: $(INSTALLED) ## run the tests
 	$(BIN)/python -m pytest --numprocesses auto --dist loadfile
