@@ -1,0 +1,41 @@
+"""The tables said in sentences, with their numbers of foundations, seeds and items, and what may not be claimed."""
+
+from foundation.science.inference import FEWEST_FOUNDATIONS, Estimate
+from foundation.science.tables import show
+from foundation.science.within_tasks import Analysed
+
+
+def sentences(found: list[Analysed]) -> list[str]:
+    """One a condition that has both arms; and one for each that cannot speak of the procedure."""
+    said = []
+    for each in found:
+        condition, design = each.condition, each.condition.answers.design
+        where = f"{condition.task.name}, {condition.label}"
+        stands_on = (
+            f"{design.n_foundations} foundations × {design.n_seeds} seeds, {len(condition.answers.gold_N):,} items"
+        )
+        first = each.contrasts[0] if each.contrasts else None
+        if first is None or first.shared is None or first.control is None or first.effect is None:
+            continue
+        share, kappa = each.contrast("foundation share"), each.contrast("error consistency")
+        words = [
+            f"{where} ({stands_on}): {first.measure} {show(first.shared.value)} within a foundation, "
+            f"{show(first.control.value)} across; difference {_interval(first.effect)}"
+        ]
+        if share is not None and share.effect is not None:
+            words.append(f"foundation share ρ_F {_interval(share.effect)}")
+        if kappa is not None and kappa.effect is not None:
+            words.append(f"sharing moves error consistency by {_interval(kappa.effect, sign=True)}")
+        if first.permutation_p is not None:
+            words.append(f"permutation p = {show(first.permutation_p)}")
+        else:
+            words.append(
+                f"fewer than {FEWEST_FOUNDATIONS} foundations: about these ones only, and no p-value is licensed"
+            )
+        said.append("; ".join(words) + ".")
+    return said
+
+
+def _interval(estimate: Estimate, *, sign: bool = False) -> str:
+    value = f"{estimate.value:+.3f}" if sign else show(estimate.value)
+    return f"{value} [{show(estimate.low)}, {show(estimate.high)}]"

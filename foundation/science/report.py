@@ -1,0 +1,161 @@
+"""From the store to tables, figures and one page that needs nothing but itself."""
+
+import json
+import time
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+from tqdm import tqdm
+
+from foundation.core.files import fingerprint, hash_file, write_atomically, write_json
+from foundation.science import across_tasks, costs_and_groups, within_tasks
+from foundation.science.conditions import conditions
+from foundation.science.config import HomogenizeConfig
+from foundation.science.drawing import Picture
+from foundation.science.explorer import adapted_models, explored
+from foundation.science.figures import pictures
+from foundation.science.findings import sentences
+from foundation.science.items import Items, items_of, read_groups
+from foundation.science.layers import cka_table
+from foundation.science.records import Store
+from foundation.science.store import find_files, gather
+from foundation.science.tables import Table
+from foundation.science.within_tasks import Analysed, analyse
+
+_TEMPLATE = "report.html.j2"
+# What the terminal shows; the page and the CSV files have all.
+_ON_TERMINAL = ("models", "pairs", "systemic_failure", "across_tasks", "methods", "sharing")
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """All that was found. lineage: names of the fine-tunes behind it. fingerprint: of their predictions."""
+
+    tables: list[Table]
+    pictures: list[Picture]
+    sentences: list[str]
+    items: list[dict[str, Any]]
+    models: dict[str, list[str]]
+    notes: list[str]
+    lineage: list[str]
+    fingerprint: str
+
+
+def homogenize(cfg: HomogenizeConfig, settings: dict[str, Any]) -> Report:
+    """Gather, analyse, write, and print. Raises UserError where the store cannot be analysed."""
+    started = time.perf_counter()
+    report = make_report(cfg)
+    folder = Path(cfg.output)
+    write_report(folder, report, settings)
+    for table in report.tables:
+        if table.name in _ON_TERMINAL and table.rows:
+            print(table.as_text())
+    print("", *report.sentences, *(f"note: {note}" for note in report.notes), sep="\n")
+    print(f"\n{folder / 'report.html'}  ({time.perf_counter() - started:.0f} s)", flush=True)
+    if cfg.wandb:
+        from foundation.science.to_wandb import send
+
+        send(cfg, settings, report, folder)
+    return report
+
+
+def make_report(cfg: HomogenizeConfig) -> Report:
+    """Everything that follows from the predictions, and nothing else."""
+    store = gather(cfg.runs, only_tasks=cfg.tasks)
+    extra = read_groups(cfg.groups) if cfg.groups else {}
+    notes = list(store.notes)
+    items = {name: items_of(task, Path(cfg.runs_dir), extra, notes) for name, task in store.tasks.items()}
+    found = [
+        analyse(condition, cfg.sizes)
+        for condition in tqdm(conditions(store), desc="analysing", unit="condition", disable=None, leave=False)
+    ]
+    cka = cka_table(Path(cfg.representations)) if cfg.representations else None
+    return Report(
+        tables=[*_tables(found, items, cfg), *([cka] if cka else [])],
+        pictures=pictures(found, cka),
+        sentences=sentences(found),
+        items=explored(store.tasks, items),
+        models=adapted_models(store.tasks),
+        notes=[*notes, *_missing(store, found)],
+        lineage=[f"{m.arm}/{m.task}/seed-{m.seed}" for task in store.tasks.values() for m in task.models],
+        fingerprint=fingerprint(sorted(hash_file(path) for path in find_files(cfg.runs))),
+    )
+
+
+def _tables(found: list[Analysed], items: dict[str, Items], cfg: HomogenizeConfig) -> list[Table]:
+    members = [each.condition for each in found]
+    tables = [
+        within_tasks.read_table(found),
+        within_tasks.pairs_table(found),
+        within_tasks.systemic_table(found),
+        within_tasks.profile_table(found),
+        within_tasks.variance_table(found),
+        within_tasks.methods_table(found),
+        costs_and_groups.sharing_table(found),
+        across_tasks.convergence_table(members),
+        across_tasks.scores_table(members),
+        across_tasks.specificity_table(members, cfg.specialists),
+        across_tasks.group_outcomes_table(members, items),
+        costs_and_groups.groups_table(found, items, max(cfg.sizes)),
+        within_tasks.calibration_table(found),
+    ]
+    return [table for table in tables if table.rows]
+
+
+def _missing(store: Store, found: list[Analysed]) -> list[str]:
+    """What a reader would look for and not find, with the reason."""
+    notes = []
+    if all(each.contrasts and each.contrasts[0].effect is None for each in found):
+        notes.append(
+            "there is no foundation with two seeds beside another foundation, so shared and control arms cannot be compared: "
+            "pretrain with several seeds and fine-tune each with several"
+        )
+    if len(store.tasks) < 2:
+        notes.append("one task only: convergence across tasks and the inheritance index need two")
+    if not any(each.condition.is_scratch for each in found):
+        notes.append("no scratch arm: add one with  python -m foundation.finetune foundation=scratch")
+    return notes
+
+
+def write_report(folder: Path, report: Report, settings: dict[str, Any]) -> None:
+    """report.html, tables/, figures/, report.json: each whole or not at all; tables and figures of an earlier report go."""
+    kept = {f"{table.name}.csv" for table in report.tables} | {f"{picture.name}.svg" for picture in report.pictures}
+    for old in [*folder.glob("tables/*.csv"), *folder.glob("figures/*.svg")]:
+        if old.name not in kept:
+            old.unlink()
+    for table in report.tables:
+        _write(folder / "tables" / f"{table.name}.csv", table.as_csv())
+    for picture in report.pictures:
+        _write(folder / "figures" / f"{picture.name}.svg", picture.svg)
+    _write(folder / "report.html", page(report))
+    write_json(folder / "report.json", {"predictions": report.fingerprint, "settings": settings, "notes": report.notes})
+
+
+def _write(path: Path, text: str) -> None:
+    with write_atomically(path) as file:
+        file.write(text.encode())
+
+
+def page(report: Report) -> str:
+    """HTML with everything inside: no file beside it, no address that it asks."""
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined, trim_blocks=True
+    )
+    return environment.get_template(_TEMPLATE).render(
+        report=report,
+        # Drawn by us; everything else is escaped.
+        drawings=[(picture, Markup(picture.svg)) for picture in report.pictures],
+        tables=[(table, *table.compact()) for table in report.tables],
+        items=_embedded(report.items),
+        models=_embedded(report.models),
+        made=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
+    )
+
+
+def _embedded(content: Any) -> Markup:
+    """JSON that may stand inside <script>: no text can end the element."""
+    return Markup(json.dumps(content, ensure_ascii=False).replace("<", "\\u003c").replace("&", "\\u0026"))

@@ -1,0 +1,266 @@
+"""From stored predictions to the report: every file, every figure, and sentences that claim no more than is licensed."""
+
+import csv
+import json
+import re
+import subprocess
+import sys
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hydra import compose, initialize_config_dir
+
+from foundation.config import conf_folder, register, to_dataclass
+from foundation.core.config import LoggerConfig, WandbMode
+from foundation.core.errors import UserError
+from foundation.core.files import write_json
+from foundation.core.plain import to_plain
+from foundation.science.config import HomogenizeConfig
+from foundation.science.items import length_bin, read_groups
+from foundation.science.layers import INDEX_FILE, cka_table
+from foundation.science.report import Report, homogenize, make_report
+from foundation.science.tables import Table, show
+from foundation.task.load import load_task
+from tests.science import planted
+from tests.science.stored import lay_arm, lay_study
+from tests.task import toy
+
+
+def settings(folder: Path, **changed: object) -> HomogenizeConfig:
+    defaults = {"runs": [str(folder / "runs")], "output": str(folder / "report"), "runs_dir": str(folder / "runs")}
+    return HomogenizeConfig(**defaults | {"logger": LoggerConfig(wandb=WandbMode.disabled)} | changed)  # type: ignore[arg-type]
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Report]:
+    """A study of two tasks, with the texts of a real task file behind one of them."""
+    folder = tmp_path_factory.mktemp("study")
+    lay_study(folder / "runs", n=(4, 3, 60))
+    task = toy.lay_task(folder / "data", n_dev=60)
+    arm = folder / "runs/foundation0/finetune/first/full"
+    summary = json.loads((arm / "scores.json").read_text())
+    summary["config"] = {"task": to_plain(task)}
+    summary["fingerprints"]["data"] = load_task(task, folder).fingerprint()
+    write_json(arm / "scores.json", summary)
+    cfg = settings(folder)
+    cfg.check()
+    return folder, homogenize(cfg, to_plain(cfg))
+
+
+def rows(folder: Path, name: str) -> list[dict[str, str]]:
+    with (folder / f"report/tables/{name}.csv").open() as file:
+        return list(csv.DictReader(file))
+
+
+def test_a_ratio_to_independence_never_stands_alone(made: tuple[Path, Report]) -> None:
+    found = rows(made[0], "systemic_failure")
+    assert {(row["task"], row["sharing"], row["k"]) for row in found} >= {
+        ("first", "full", "2"),
+        ("second", "probe", "3"),
+    }
+    for row in found:
+        for name in ("N0 independence", "N1 difficulty", "N2 control", "ratio to N0", "ratio to N1", "ratio to N2"):
+            assert row[name], name
+
+
+def test_every_figure_of_a_table_names_what_it_stands_on(made: tuple[Path, Report]) -> None:
+    for name in ("pairs", "systemic_failure", "variance", "methods", "sharing"):
+        for row in rows(made[0], name):
+            assert int(row["foundations"]) >= 1 and int(row["seeds"]) >= 1 and row["items"] == "60", name
+
+
+def test_the_planted_defect_is_in_the_tables(made: tuple[Path, Report]) -> None:
+    by_kind = {(r["task"], r["sharing"], r["measure"]): r for r in rows(made[0], "pairs")}
+    probe = by_kind["first", "probe", "correctness difference"]
+    assert float(probe["effect low"]) > 0
+    assert float(probe["p"]) < 0.01
+    assert float(probe["p"]) < float(probe["p Holm"]) <= 4 * float(probe["p"]) + 1e-12
+    assert by_kind["first", "scratch", "correctness difference"]["shared"] == ""
+    inheritance = {row["sharing"]: row for row in rows(made[0], "across_tasks")}
+    full = inheritance["full"]
+    assert (full["tasks"], full["foundations"], full["seeds"]) == ("2", "4", "3")
+    assert float(full["σ² seed"]) > 0
+    assert float(full["mean z"]) == pytest.approx(
+        np.mean([float(r["z"]) for r in rows(made[0], "scores") if r["sharing"] == "full"])
+    )
+    assert inheritance["scratch"]["inheritance"] == ""
+
+
+class _Page(HTMLParser):
+    """What the page would ask of others, and whether its elements are closed."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked: list[str] = []
+        self.open: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        if tag not in ("meta", "link", "input", "br"):
+            self.open.append(tag)
+        links = [value or "" for name, value in attrs if name in ("src", "href", "xlink:href")]
+        self.asked += [link for link in links if not link.startswith(("#", "data:"))]
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+
+def test_the_page_needs_nothing_but_itself(made: tuple[Path, Report]) -> None:
+    text = (made[0] / "report/report.html").read_text()
+    page = _Page()
+    page.feed(re.sub(r"<(path|use|rect|stop|image)([^>]*)/>", "", text))
+    assert page.asked == []
+    assert page.open == []
+    assert text.count("<svg") == len(made[1].pictures) == 5
+
+
+def test_the_texts_that_every_model_gets_wrong_are_shown(made: tuple[Path, Report]) -> None:
+    folder, report = made
+    first = [item for item in report.items if item["task"] == "first"]
+    texts = {f"dev-{n}": text for n, (text, _) in enumerate(toy.sentences(60, 2))}
+    assert first
+    for item in first:
+        assert item["text"] == texts[item["item"]]
+        assert item["failed"] >= item["models"] / 2
+        assert len(item["p"]) == item["models"] == len(report.models["first"]) == 24
+        assert item["everyone"] == (item["failed"] == item["models"])
+        assert item["groups"] == {"length": length_bin(item["text"])}
+    assert any(
+        "second: there is no scores.json" in note or "second: texts are not shown" in note for note in report.notes
+    )
+    embedded = re.search(r'id="data-items">(.*?)</script>', (folder / "report/report.html").read_text(), re.S)
+    assert embedded is not None
+    assert json.loads(embedded.group(1)) == report.items
+
+
+def test_a_text_cannot_break_out_of_the_page(tmp_path: Path) -> None:
+    from foundation.science.report import page
+
+    evil = "</script><script>alert(1)</script>"
+    item = {
+        "task": evil,
+        "item": "a",
+        "text": evil,
+        "label": evil,
+        "answer": "b",
+        "groups": {},
+        "failed": 1,
+        "models": 1,
+    }
+    table = Table("t", evil, evil, ["a"], [[evil]])
+    text = page(Report([table], [], [evil], [item | {"everyone": True, "p": [1]}], {evil: ["m"]}, [evil], [], "f"))
+    assert "alert(1)</script>" not in text
+
+
+def test_two_foundations_claim_nothing_about_the_procedure(tmp_path: Path) -> None:
+    for p, failed_SN in enumerate(planted.failures(np.random.default_rng(0), (2, 2, 40))):
+        lay_arm(tmp_path / "runs", f"foundation{p}", failed_SN)
+    report = make_report(settings(tmp_path))
+    assert "fewer than 3 foundations: about these ones only, and no p-value is licensed" in report.sentences[0]
+    assert "permutation" not in report.sentences[0]
+    pairs = next(table for table in report.tables if table.name == "pairs")
+    place = pairs.columns.index("p")
+    assert all(row[place] is None for row in pairs.rows)
+
+
+def test_one_foundation_says_what_is_missing(tmp_path: Path) -> None:
+    lay_arm(tmp_path / "runs", "one", planted.failures(np.random.default_rng(0), (1, 2, 40))[0], with_scores=False)
+    notes = " ".join(make_report(settings(tmp_path)).notes)
+    for words in ("shared and control arms cannot be compared", "one task only", "no scratch arm", "no scores.json"):
+        assert words in notes
+
+
+def test_groups_of_the_user_are_taken(tmp_path: Path) -> None:
+    lay_study(tmp_path / "runs", n=(3, 2, 40), variants=("full",))
+    lines = [f"{task},dev-{n},{'north' if n % 4 < 2 else 'south'}" for task in ("first", "second") for n in range(40)]
+    path = tmp_path / "groups.csv"
+    path.write_text("task,item_id,region\n" + "\n".join(lines) + "\n")
+    report = make_report(settings(tmp_path, groups=str(path)))
+    groups = next(table for table in report.tables if table.name == "groups")
+    assert {"north", "south", "gap"} <= {row[4] for row in groups.rows if row[3] == "region"}
+    assert any(table.name == "group_outcomes" for table in report.tables)
+    path.write_text("\n".join(["task,item_id,region", *lines[:-1]]) + "\n")
+    with pytest.raises(UserError, match="grouping region says nothing of 1 items of task second, dev-39 among them"):
+        make_report(settings(tmp_path, groups=str(path)))
+    path.write_text("task,region\nfirst,north\n")
+    with pytest.raises(UserError, match="groups need the columns task and item_id, and item_id is missing"):
+        read_groups(str(path))
+
+
+def test_specialists_are_held_against_the_rest(tmp_path: Path) -> None:
+    lay_study(tmp_path / "runs", n=(4, 2, 40), tasks=("first",), variants=("full",))
+    lay_arm(
+        tmp_path / "runs", "mine-0", planted.failures(np.random.default_rng(7), (1, 2, 40), defect=0.1)[0], task="first"
+    )
+    report = make_report(settings(tmp_path, specialists={"first": "mine"}))
+    (row,) = next(table for table in report.tables if table.name == "specificity").rows
+    assert row[-2:] == [1, 4]
+
+
+def test_representations_are_compared_with_their_anchors(tmp_path: Path) -> None:
+    draws = np.random.default_rng(0)
+    base = {f: draws.normal(size=(3, 80, 8)) for f in ("a", "b")}
+    entries = []
+    for kind, foundation, task, seed, values in (
+        ("foundation", "a", "", 0, base["a"]),
+        ("foundation", "b", "", 0, base["b"]),
+        ("finetuned", "a", "t", 0, base["a"] + 0.1 * draws.normal(size=(3, 80, 8))),
+        ("finetuned", "a", "t", 1, base["a"] + 0.1 * draws.normal(size=(3, 80, 8))),
+        ("finetuned", "b", "t", 2, base["b"]),
+        ("random", "x", "", 0, draws.normal(size=(3, 80, 8))),
+        ("random", "x", "", 1, draws.normal(size=(3, 80, 8))),
+    ):
+        name = f"{kind}-{foundation}-{seed}.npy"
+        np.save(tmp_path / name, values.astype(np.float32))
+        entries.append(
+            {"file": name, "kind": kind, "foundation": foundation, "task": task, "variant": "full", "seed": seed}
+        )
+    write_json(tmp_path / INDEX_FILE, {"entries": entries})
+    found: dict[object, list[float]] = {}
+    for row in cka_table(tmp_path).rows:
+        found.setdefault(row[0], []).append(row[2])  # type: ignore[arg-type]
+    assert min(found["foundation to its fine-tunes (drift)"]) > 0.95
+    assert min(found["one foundation, two seeds"]) > 0.95
+    assert max(map(abs, found["two foundations, one task"] + found["two untrained encoders (anchor)"])) < 0.15
+    assert all(0.5 < value < 0.95 for value in found["itself under noise (anchor)"])
+    with pytest.raises(UserError, match=r"no representations at .*: make them with  python -m foundation.represent"):
+        cka_table(tmp_path / "none")
+
+
+@pytest.mark.parametrize(
+    ("changed", "words"),
+    [
+        ({"runs": []}, r"runs is empty: name folders with predictions, as in  runs=\["),
+        ({"sizes": [1, 2]}, r"sizes=\[1\] must be 2 or more"),
+    ],
+)
+def test_settings_that_cannot_work_are_refused(tmp_path: Path, changed: dict[str, object], words: str) -> None:
+    with pytest.raises(UserError, match=words):
+        settings(tmp_path, **changed).check()
+
+
+def test_the_settings_compose() -> None:
+    register(HomogenizeConfig, "homogenize")
+    with initialize_config_dir(str(conf_folder().resolve()), version_base="1.3"):
+        cfg = to_dataclass(compose("homogenize", ["+specialists.imdb=reviews"]), HomogenizeConfig)
+    cfg.check()
+    assert cfg.specialists == {"imdb": "reviews"}
+
+
+def test_the_command_line_ends_a_mistake_with_one_sentence(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "foundation.homogenize", f"runs=[{tmp_path}]", f"output={tmp_path / 'out'}"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: no predictions below ")
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "out").exists()
+
+
+def test_numbers_are_shown_with_as_many_digits_as_can_be_read() -> None:
+    assert [show(x) for x in (None, float("nan"), 0.0, 0.12345, 1e-5, 123.456, 12345.6, 7, "a")] == [
+        "–", "–", "0.000", "0.123", "1.0e-05", "123.5", "12,346", "7", "a",
+    ]  # fmt: skip
+    assert [length_bin("w " * n) for n in (1, 5, 6, 100, 101)] == [
+        "  1–5 words", "  1–5 words", "  6–10 words", " 51–100 words", "101+ words",
+    ]  # fmt: skip
