@@ -10,12 +10,15 @@ from foundation.core.errors import UserError
 from foundation.core.files import folder_in_progress, write_json
 from foundation.data.tokenizer import Tokenizer
 from foundation.exchange.answers import Answerer, Texts, foundation_answers, real_texts, task_answers
+from foundation.exchange.card import model_card
 from foundation.exchange.config import ExportConfig
 from foundation.exchange.family import Stock
+from foundation.exchange.to_onnx import ONNX_FILE, check_onnx, require_onnx, write_onnx
 from foundation.exchange.to_stock import family_of, stock_foundation, stock_task
 from foundation.exchange.tokenizer import write_tokenizer
 from foundation.exchange.verify import StockReader, check_answers, require_transformers
 from foundation.model.config import ModelConfig
+from foundation.task.batches import tokenize
 from foundation.task.cell import SCORES_FILE
 from foundation.task.finetuned import load_finetuned
 from foundation.train.checkpoint import save_tensors
@@ -45,16 +48,24 @@ def export(cfg: ExportConfig) -> None:
         raise UserError(f"{to} is there already: choose another to=FOLDER or remove it")
     final = find_final(Path(cfg.run))
     require_transformers()
+    if cfg.to_onnx:
+        require_onnx()
     departure = depart(final)
     try:
         with folder_in_progress(to) as folder:
             difference = write_checked(departure, folder)
+            if cfg.to_onnx:
+                onnx_difference = write_checked_onnx(departure, folder)
+            card = model_card(final, departure.stock, departure.seq_len, difference)
+            (folder / "README.md").write_text(card, encoding="utf-8")
     except OSError as error:
         raise UserError(f"cannot write {to} ({error.strerror}): choose another to=FOLDER") from error
     print(f"{final} is {departure.stock.architecture} now: {to}")
     print(
         f"  transformers gives the same logits within {difference:.1g} (float32, rows of two lengths, padded and not)"
     )
+    if cfg.to_onnx:
+        print(f"  onnxruntime gives them within {onnx_difference:.1g} at two shapes: {to / ONNX_FILE}")
     for note in departure.stock.notes:
         print(f"  {note}")
 
@@ -102,3 +113,12 @@ def write_checked(departure: Departure, folder: Path) -> float:
     reader = StockReader(folder, stock.architecture)
     limit = min(departure.seq_len, _LONGEST_CHECK)
     return max(check_answers(reader, departure.tokenizer, departure.answer, texts, limit) for texts in departure.texts)
+
+
+def write_checked_onnx(departure: Departure, folder: Path) -> float:
+    """Write model.onnx beside the rest and return the difference between onnxruntime's answers and ours."""
+    reader = StockReader(folder, departure.stock.architecture)
+    limit, texts = min(departure.seq_len, _LONGEST_CHECK), departure.texts[-1]
+    write_onnx(reader, folder, texts, limit)
+    expected = departure.answer(tokenize(texts.text, texts.text_pair, departure.tokenizer, limit))
+    return check_onnx(reader, folder, expected, texts, limit)

@@ -49,6 +49,11 @@ class StockReader:
                 f"{missing}, unexpected: {sorted(report['unexpected_keys'])}; try the version that pyproject.toml names"
             )
 
+    @property
+    def n_positions(self) -> int:
+        """Most tokens of a row that the model can take."""
+        return int(self.model.config.max_position_embeddings)
+
     def encode(self, texts: Texts, max_tokens: int) -> dict[str, Tensor]:
         """Rows padded to the longest."""
         encoded = self.tokenizer(
