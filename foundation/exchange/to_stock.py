@@ -1,6 +1,7 @@
 """Our models in the form of the stock classes: which class, which settings, which weights; or why there is none."""
 
 import copy
+import re
 
 import torch
 from torch import Tensor
@@ -23,6 +24,7 @@ from foundation.train.foundation import Foundation
 FAMILIES: tuple[Family, ...] = (Bert(), Modern())
 _TOKENS = "encoder.token_embedding.weight"
 _SEGMENTS = "encoder.segment_embedding.weight"
+_OF_LAYER = re.compile(r"encoder\.layers\.\d+\.(.+)")
 # The class for what is there: (a head for masked tokens, a head for pairs of sentences).
 _KINDS = {
     (True, True): "ForPreTraining",
@@ -37,8 +39,6 @@ def family_of(model: ModelConfig) -> Family:
     """The family whose classes hold the model. Raises UserError, naming the switches, where none can."""
     family: Family = Modern() if model.norm_place is NormPlace.pre else Bert()
     found = family.misfits(model)
-    if model.share_layers is not ShareLayers.none:
-        found.append(f"model.share_layers={model.share_layers.value} (must be none)")
     if found:
         raise UserError(
             f"no stock class of transformers can hold this model: {'; '.join(found)}; pretrain with "
@@ -119,6 +119,21 @@ def stock_task(tuned: FineTuned) -> Stock:
     return stock
 
 
+def written_out(tensors: dict[str, Tensor], model: ModelConfig) -> dict[str, Tensor]:
+    """The same weights with those that layers have in common once for every layer: no class of the families shares them."""
+    if model.share_layers is ShareLayers.none:
+        return tensors
+    whole = dict(tensors)
+    for name, tensor in tensors.items():
+        if (found := _OF_LAYER.fullmatch(name)) is None:
+            continue
+        # With pre-norm the first layer has no norm before its attention.
+        first = 1 if found[1].startswith("attention_norm.") and model.norm_place is NormPlace.pre else 0
+        for number in range(first, model.layers):
+            whole.setdefault(f"encoder.layers.{number}.{found[1]}", tensor.clone())
+    return whole
+
+
 def plain_encoder(encoder: Encoder) -> Encoder:
     """A copy without what a sharing method added: low-rank terms are merged. Raises UserError for what cannot be."""
     plain = copy.deepcopy(encoder)
@@ -148,6 +163,7 @@ def _stock(
     tokenizer: Tokenizer,
     architecture: str,
 ) -> Stock:
-    whole = family.completed({name: tensor.to(torch.float32) for name, tensor in tensors.items()}, model)
+    whole = written_out({name: tensor.to(torch.float32) for name, tensor in tensors.items()}, model)
+    whole = family.completed(whole, model)
     config = {"architectures": [architecture], **family.config(model, tokenizer.specials, whole)}
     return Stock(architecture, config, table.to_stock(whole))

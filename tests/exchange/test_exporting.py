@@ -60,6 +60,8 @@ CASES: dict[str, tuple[ModelConfig, SentenceTask, str]] = {
     "modern-mlm": (MODERN, SentenceTask.none, "ModernBertForMaskedLM"),
     "modern-window": (replace(MODERN, local_window=8, global_every=2), SentenceTask.none, "ModernBertForMaskedLM"),
     "modern-biases": (replace(MODERN, linear_bias=True, norm_bias=True), SentenceTask.none, "ModernBertForMaskedLM"),
+    "bert-shared-layers": (replace(BERT, share_layers=ShareLayers.all), SentenceTask.nsp, "BertForPreTraining"),
+    "modern-shared-layers": (replace(MODERN, share_layers=ShareLayers.all), SentenceTask.none, "ModernBertForMaskedLM"),
     "modern-segments-nsp": (replace(MODERN, segments=2), SentenceTask.nsp, "ModernBertForMaskedLM"),
 }
 
@@ -161,10 +163,6 @@ REFUSED: dict[str, tuple[Callable[[Path], Path], str]] = {
     "local BERT": (
         lambda path: lay_foundation(path, replace(BERT, local_window=8)),
         r"no stock class .* model.local_window=8 \(must be 0\)",
-    ),
-    "shared layers": (
-        lambda path: lay_foundation(path, replace(BERT, share_layers=ShareLayers.all)),
-        r"no stock class .* model.share_layers=all \(must be none\)",
     ),
     "plain modern": (
         lambda path: lay_foundation(path, replace(MODERN, feed_forward=FeedForward.gelu, positions=Positions.learned)),
