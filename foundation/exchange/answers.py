@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import TypeAlias
 
-import numpy as np
 import torch
 from torch import Tensor
 
+from foundation.data.batches import assemble
 from foundation.data.config import DataConfig
 from foundation.data.sources import documents
 from foundation.model.encoder import Encoder
@@ -71,7 +71,7 @@ def foundation_answers(foundation: Foundation, architecture: str) -> Answerer:
     def answer(rows: TokenRows) -> Outputs:
         found: Outputs = {}
         for number in range(len(rows)):
-            example = clean_example(rows.batch(np.array([number]), None))
+            example = clean_example(assemble([rows.rows[number]], rows.specials, None))
             hidden_LD = encoder(example.ids, example.segments, example.layout())
             if not heads:
                 found.setdefault("last_hidden_state", []).append(hidden_LD)
@@ -87,9 +87,15 @@ def foundation_answers(foundation: Foundation, architecture: str) -> Answerer:
 
 
 def task_answers(tuned: FineTuned) -> Answerer:
-    """(K,) logits, or the value in the labels' unit."""
+    """(K,) logits, or the value in the labels' unit; every row for itself."""
+    tuned.objective.eval()
 
+    @torch.no_grad()
     def answer(rows: TokenRows) -> Outputs:
-        return {"logits": list(torch.from_numpy(tuned.answer(rows).logits))}
+        examples = [clean_example(assemble([row], rows.specials, None)) for row in rows.rows]
+        outputs = [tuned.objective.logits(example)[0] for example in examples]
+        return {
+            "logits": outputs if tuned.how.labels else [tuned.how.mean + tuned.how.std * value for value in outputs]
+        }
 
     return answer

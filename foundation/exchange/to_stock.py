@@ -17,7 +17,7 @@ from foundation.model.config import ModelConfig, NormPlace, ShareLayers
 from foundation.model.encoder import Encoder
 from foundation.model.sharing.adapter import AdaptedLinear
 from foundation.model.sharing.lora import merge
-from foundation.task.config import Pooling
+from foundation.task.config import Pooling, TaskKind
 from foundation.task.finetuned import FineTuned
 from foundation.train.foundation import Foundation
 
@@ -86,6 +86,10 @@ def stock_task(tuned: FineTuned) -> Stock:
     """A fine-tuned model for one label, or one value, a text or a pair of texts."""
     model, how, notes = tuned.objective.encoder.cfg, tuned.how, list[str]()
     family = family_of(model)
+    if how.task.kind not in (TaskKind.classification, TaskKind.regression):
+        raise UserError(
+            f"task {how.task.name} is of kind {how.task.kind.value}, which is not exported yet: classification and regression are"
+        )
     encoder = plain_encoder(tuned.objective.encoder)
     tensors = {f"encoder.{name}": tensor for name, tensor in encoder.state_dict().items()}
     tensors |= {f"heads.{name}": tensor for name, tensor in tuned.objective.heads.state_dict().items()}

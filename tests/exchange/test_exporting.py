@@ -25,6 +25,7 @@ from foundation.model.sharing.config import (
     TopLayersConfig,
 )
 from foundation.objective.config import SentenceTask
+from foundation.task.batches import tokenize
 from foundation.task.config import Pooling
 from foundation.task.finetuned import load_finetuned
 from foundation.train.config import Precision
@@ -94,7 +95,7 @@ def test_a_task_answers_alike_in_transformers(tmp_path: Path, family: str, pooli
     folder, _ = exported(run)
     tuned = load_finetuned(run / "final", torch.device("cpu"), batch_rows=4, precision=Precision.fp32)
     texts = (TEXT, PAIR) if pairs else (TEXT,)
-    ours = tuned.outputs(tuned.tokenize([TEXT], [PAIR] if pairs else None))
+    ours = tuned.outputs(tokenize([TEXT], [PAIR] if pairs else None, tuned.tokenizer, 40))
     theirs = stock_outputs(folder, transformers.AutoModelForSequenceClassification, *texts).logits
     assert torch.allclose(torch.from_numpy(ours), theirs, rtol=1e-5, atol=1e-5)
     assert config_of(folder)["id2label"] == {"0": "bad", "1": "good", "2": "so-so"}
@@ -105,7 +106,7 @@ def test_a_regression_gives_values_in_the_labels_own_unit(tmp_path: Path, family
     run = lay_task(tmp_path / "run", FAMILIES[family], labels=())
     folder, _ = exported(run)
     tuned = load_finetuned(run / "final", torch.device("cpu"), batch_rows=4, precision=Precision.fp32)
-    ours = tuned.answer(tuned.tokenize([TEXT], None)).predicted
+    ours = tuned.answer(tokenize([TEXT], None, tuned.tokenizer, 40)).predicted
     theirs = stock_outputs(folder, transformers.AutoModelForSequenceClassification, TEXT).logits
     assert float(theirs) == pytest.approx(float(ours[0]), rel=1e-5)
     assert config_of(folder)["problem_type"] == "regression"
@@ -134,7 +135,7 @@ def test_a_pipeline_of_transformers_names_our_labels(tmp_path: Path) -> None:
     folder, _ = exported(run)
     answer = transformers.pipeline("text-classification", model=str(folder))(TEXT)[0]
     tuned = load_finetuned(run / "final", torch.device("cpu"), batch_rows=4, precision=Precision.fp32)
-    ours = tuned.answer(tuned.tokenize([TEXT], None))
+    ours = tuned.answer(tokenize([TEXT], None, tuned.tokenizer, 40))
     assert answer["label"] == tuned.how.labels[int(ours.predicted[0])]
     assert answer["score"] == pytest.approx(ours.probabilities.max(), abs=1e-5)
 

@@ -14,6 +14,7 @@ from foundation.exchange.answers import real_texts
 from foundation.exchange.config import ExportConfig
 from foundation.exchange.exporting import export
 from foundation.exchange.verify import StockReader
+from foundation.task.batches import tokenize
 from foundation.task.config import Pooling
 from foundation.task.finetuned import load_finetuned
 from foundation.train.config import Precision
@@ -53,7 +54,7 @@ def test_onnxruntime_answers_as_we_do_at_other_shapes_too(exported: Path, tmp_pa
 
     tuned = load_finetuned(run / "final", torch.device("cpu"), batch_rows=4, precision=Precision.fp32)
     texts = ["The Congress and the people", "of the", "Union and its laws, " * 3, "a nation", "the States of America"]
-    rows = tuned.tokenize(texts, None)
+    rows = tokenize(texts, None, tuned.tokenizer, 40)
     batch = rows.batch(np.arange(5), None)
     ids = np.zeros((5, batch.lengths.max()), np.int64)
     real = np.arange(ids.shape[1]) < batch.lengths[:, None]
