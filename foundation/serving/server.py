@@ -1,5 +1,6 @@
 """The server: loads the tasks, takes the port, and answers until it is told to stop."""
 
+import signal
 import socket
 
 import uvicorn
@@ -30,6 +31,9 @@ def serve(cfg: ServeConfig) -> None:
             timeout_graceful_shutdown=cfg.stop_seconds,
             server_header=False,
         )
+        # uvicorn finishes what is open and then raises the signal once more; by then it has been heeded.
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, lambda *_: None)
         uvicorn.Server(config).run(sockets=[listening])
     finally:
         listening.close()
@@ -51,9 +55,14 @@ def _listen(cfg: ServeConfig) -> socket.socket:
 
 
 def _greeting(panel: Panel, url: str) -> str:
-    lines = [f"{len(panel.models)} tasks on {len(panel.encoders)} encoders, {panel.held:,} parameters in memory"]
+    tasks, encoders = _counted(len(panel.models), "task"), _counted(len(panel.encoders), "encoder")
+    lines = [f"{tasks} on {encoders}, {panel.held:,} parameters in memory"]
     if panel.held < panel.held_alone:
         lines[0] += f" (each task on its own: {panel.held_alone:,})"
     lines += [f"  {', '.join(names)}" for names in panel.encoders]
     lines += [f"{url}  the page    {url}/docs  the API    Ctrl-C stops"]
     return "\n".join(lines)
+
+
+def _counted(n: int, noun: str) -> str:
+    return f"{n} {noun}{'' if n == 1 else 's'}"
