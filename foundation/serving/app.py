@@ -33,7 +33,7 @@ _PAGE_HEADERS = {
     "referrer-policy": "no-referrer",
     "x-content-type-options": "nosniff",
 }
-_LOOPBACK = ("127.0.0.1", "localhost", "::1")
+_LOOPBACK = ("127.0.0.1", "localhost")
 _EXAMPLE: Any = {"rows": [{"text": "A fine film, from the first scene to the last."}]}
 
 
@@ -135,7 +135,7 @@ def make_app(panel: Panel, cfg: ServeConfig) -> FastAPI:
     app.add_middleware(BodyLimit, body_bytes=cfg.body_bytes)
     if cfg.host in _LOOPBACK:
         # Else a page of another site could have its own name point here, and read the answers in a visitor's browser.
-        app.add_middleware(TrustedHostMiddleware, allowed_hosts=[*_LOOPBACK, "[::1]"])
+        app.add_middleware(TrustedHostMiddleware, allowed_hosts=list(_LOOPBACK))
     _say_errors(app)
 
     @app.post("/answer", summary="Ask tasks about rows")
