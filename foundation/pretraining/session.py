@@ -25,7 +25,6 @@ from foundation.pretraining.build import (
     make_state,
     plan_steps,
 )
-from foundation.pretraining.finish import finish
 from foundation.pretraining.profile import Profile
 from foundation.train.checkpoint import Checkpoints, load_into
 from foundation.train.loop import StepReport, TrainState, train
@@ -126,6 +125,9 @@ class Session:
                     on_event=self._on_event,
                 )
             if self.state.step == self.total_steps:
+                # Here: what draws curves takes a second to import, and the first step would wait for it.
+                from foundation.pretraining.finish import finish
+
                 finish(self)
             else:
                 self._say_how_to_go_on()

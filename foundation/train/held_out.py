@@ -3,7 +3,6 @@
 from collections.abc import Iterator
 
 import torch
-from scipy.stats import binomtest
 
 from foundation.core.distributed import rank, sum_over_ranks, world_size
 from foundation.core.randomness import RowRng
@@ -54,6 +53,9 @@ class HeldOut:
             "eval/mlm_accuracy": scores.mlm_hits / max(1, scores.mlm_targets),
         }
         if scores.pair_targets:
+            # Here: half of the time to the first step would go into importing it.
+            from scipy.stats import binomtest
+
             task = objective.cfg.sentence_task.value
             interval = binomtest(scores.pair_hits, scores.pair_targets).proportion_ci(method="wilson")
             found |= {
