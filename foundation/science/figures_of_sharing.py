@@ -32,7 +32,7 @@ def draw_sharing(found: list[Analysed]) -> Picture | None:
             _sharing_of(grid[:, column], [each for each in chosen if each.condition.task.name == task], task)
         handles, labels = grid[0, 0].get_legend_handles_labels()
         more, more_labels = grid[1, 0].get_legend_handles_labels()
-        figure.legend(handles + more, labels + more_labels, loc="outside lower center", ncols=4)
+        figure.legend(handles + more, labels + more_labels, loc="outside lower center", ncols=2 * min(2, len(tasks)))
 
     return Picture(
         "sharing_degree",
