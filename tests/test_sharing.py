@@ -20,6 +20,7 @@ from foundation.model.sharing.config import SharingConfig, SharingMethod
 from foundation.serving.config import PredictConfig
 from foundation.serving.predict import predict
 from foundation.task import cell as cell_module
+from foundation.task.answer import examples_of
 from foundation.task.costs import read_manifest, sharing_degree, verify_frozen
 from foundation.task.finetuned import load_finetuned
 from foundation.task.protocol import finetune
@@ -102,7 +103,7 @@ def test_predict_finds_the_foundation(runs: Path, method: str, tmp_path: Path) -
     answers = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
     assert [answer["text"] for answer in answers] == ["a good film", "a bad plot"]
     model = load_finetuned(cell(runs, method) / "final", torch.device("cpu"), batch_rows=2, precision=Precision.fp32)
-    shares = model.answer(model.tokenize(["a good film"], None)).probabilities[0]
+    shares = model.answer(model.tokenize(examples_of(model, [{"text": "a good film"}]))).probabilities[0]
     assert list(answers[0]["probabilities"].values()) == pytest.approx(shares.tolist(), abs=1e-5)
 
 

@@ -153,6 +153,13 @@ class Tokenizer:
         ends = flat.lengths.cumsum()
         return [flat.ids[end - length : end] for end, length in zip(ends, flat.lengths, strict=True)]
 
+    def encode_with_offsets(self, texts: list[str]) -> list[tuple[NDArray[np.unsignedinteger], NDArray[np.int64]]]:
+        """The ids of each text, (L,), and the characters that each stands for, (L, 2): the first, and the one after the last."""
+        return [
+            (np.array(encoding.ids, self.id_dtype), np.array(encoding.offsets, np.int64).reshape(-1, 2))
+            for encoding in self._backend.encode_batch(texts, add_special_tokens=False)
+        ]
+
     def decode(self, ids: NDArray[np.integer] | list[int]) -> str:
         """Text of ids, special tokens included: exact from cased byte-level BPE, a tidy form from WordPiece."""
         return self._backend.decode(np.asarray(ids).tolist(), skip_special_tokens=False)

@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from foundation.core.errors import UserError
 from foundation.core.randomness import rng
 from foundation.evaluation.config import MinimalPairsConfig
-from foundation.task.readers import Row, read_rows
+from foundation.task.readers import read_rows
+from foundation.task.row import Row
 
 Floats = NDArray[np.float64]
 

@@ -20,7 +20,8 @@ class Example:
     """Rows ready for the encoder, with what is to be predicted.
 
     ids, segments: (T,) int64. lengths: tokens of each row. targets_at: (M,) positions in T, ascending; targets: (M,) int64 ids
-    that stood there. labels: (R,) one a row, or None. task: which of several is asked, where an objective has several.
+    that stood there. labels: one an item, or None. rows_per_item: rows that make an item: neighbours, never split. task: which of
+    several is asked, where an objective has several.
     """
 
     ids: Tensor
@@ -29,6 +30,7 @@ class Example:
     targets_at: Tensor
     targets: Tensor
     labels: Tensor | None
+    rows_per_item: int = 1
     task: int = 0
 
     @property
@@ -59,11 +61,13 @@ class Example:
             targets_at=move(self.targets_at),
             targets=move(self.targets),
             labels=None if self.labels is None else move(self.labels),
+            rows_per_item=self.rows_per_item,
             task=self.task,
         )
 
     def split(self, rows: int) -> list["Example"]:
-        """Parts of at most `rows` rows, in order."""
+        """Parts of at most `rows` rows, or of one item where it has more, in order."""
+        rows = max(rows // self.rows_per_item, 1) * self.rows_per_item
         if rows >= len(self.lengths):
             return [self]
         parts, token = [], 0
@@ -71,7 +75,8 @@ class Example:
             lengths = self.lengths[first : first + rows]
             end = token + sum(lengths)
             chosen = (self.targets_at >= token) & (self.targets_at < end)
-            labels = None if self.labels is None else self.labels[first : first + rows]
+            items = slice(first // self.rows_per_item, (first + rows) // self.rows_per_item)
+            labels = None if self.labels is None else self.labels[items]
             parts.append(
                 Example(
                     self.ids[token:end],
@@ -80,6 +85,7 @@ class Example:
                     self.targets_at[chosen] - token,
                     self.targets[chosen],
                     labels,
+                    self.rows_per_item,
                     self.task,
                 )
             )

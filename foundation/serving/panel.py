@@ -18,19 +18,22 @@ from foundation.data.batches import Row, assemble
 from foundation.model.row_memory import RememberingEncoder
 from foundation.objective.base import clean_example
 from foundation.serving.weights import hold_once, share_encoders
-from foundation.task.answer import Inputs, find_model, input_names, json_answers, tokenize_inputs
+from foundation.task.answer import Inputs, examples_of, find_model, input_names, json_answers
 from foundation.task.batches import TokenRows, by_tokens
+from foundation.task.examples import Examples
 from foundation.task.finetuned import FineTuned, load_finetuned
 from foundation.train.config import TrainerConfig
 from foundation.train.loop import autocast
 
 Answer: TypeAlias = dict[str, Any]
+_NOTHING = np.empty((0, 1), np.float32)
 
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """Rows of some tasks, tokenised: all that can be done beside the model."""
+    """Rows of some tasks, understood and tokenised: all that can be done beside the model."""
 
+    examples: Mapping[str, Examples]
     tokens: Mapping[str, TokenRows]
 
 
@@ -57,9 +60,13 @@ class Panel:
         every = (p for model in self.models.values() for p in model.objective.parameters())
         return sum(p.numel() for p in {id(p): p for p in every}.values())
 
-    def prepare(self, asked: Mapping[str, Sequence[Inputs]]) -> Prepared:
-        """Tokenise rows of some of the tasks; any thread may do it."""
-        return Prepared({name: tokenize_inputs(self.models[name], rows) for name, rows in asked.items() if rows})
+    def prepare(self, asked: Mapping[str, Sequence[Inputs]], places: Sequence[str] | None = None) -> Prepared:
+        """Tokenise rows of some of the tasks; any thread may do it. places: what an error calls each row.
+
+        Raises UserError for a row that cannot be asked.
+        """
+        examples = {name: examples_of(self.models[name], rows, places) for name, rows in asked.items() if rows}
+        return Prepared(examples, {name: self.models[name].tokenize(part) for name, part in examples.items()})
 
     def answer(self, prepared: Prepared) -> dict[str, list[Answer]]:
         """Each task's answers, in its rows' order: a row that several tasks ask one encoder about is encoded once."""
@@ -67,23 +74,32 @@ class Panel:
         for encoder, names in self._names_of.items():
             tokens = {name: prepared.tokens[name] for name in names if name in prepared.tokens}
             if tokens:
-                found |= self._answer_on(encoder, tokens)
+                for name, outputs in self._outputs_on(encoder, tokens).items():
+                    found[name] = json_answers(self.models[name], prepared.examples[name], tokens[name], outputs)
         return found
 
-    def _answer_on(self, encoder: RememberingEncoder, tokens: Mapping[str, TokenRows]) -> dict[str, list[Answer]]:
+    def _outputs_on(
+        self, encoder: RememberingEncoder, tokens: Mapping[str, TokenRows]
+    ) -> dict[str, NDArray[np.float32]]:
+        """What each task's head gives, in its rows' order."""
         rows, numbers_of = _distinct(tokens)
-        found: dict[str, list[Answer]] = {name: [{}] * len(part) for name, part in tokens.items()}
-        for batch in by_tokens(rows.lengths(), self.batch_tokens):
+        found: dict[str, list[NDArray[np.float32]]] = {
+            name: [_NOTHING] * len(part.rows) for name, part in tokens.items()
+        }
+        for batch in by_tokens(rows.row_lengths(), self.batch_tokens):
             self._encode(encoder, rows.take(batch), next(iter(tokens)))
             is_here = np.zeros(len(rows), np.bool_)
             is_here[batch] = True
             for name, part in tokens.items():
                 here = np.flatnonzero(is_here[numbers_of[name]])
                 if len(here):
-                    for number, answer in zip(here, json_answers(self.models[name], part.take(here)), strict=True):
-                        found[name][number] = answer
+                    few = part.take(here)
+                    ends = self.models[name].kind.output_sizes(few).cumsum()
+                    outputs = np.split(self.models[name].outputs(few), ends[:-1])
+                    for number, output in zip(here, outputs, strict=True):
+                        found[name][number] = output
             encoder.forget()
-        return found
+        return {name: np.concatenate(outputs) if outputs else _NOTHING for name, outputs in found.items()}
 
     def _encode(self, encoder: RememberingEncoder, rows: TokenRows, name: str) -> None:
         """Before the tasks ask: their rows in one pass, where each alone would bring a part of them."""
@@ -99,7 +115,7 @@ def _distinct(tokens: Mapping[str, TokenRows]) -> tuple[TokenRows, dict[str, NDA
     rows: list[Row] = []
     numbers_of = {}
     for name, part in tokens.items():
-        numbers = np.empty(len(part), np.int64)
+        numbers = np.empty(len(part.rows), np.int64)
         for place, row in enumerate(part.rows):
             key = tuple(segment.tobytes() for segment in row)
             if key not in known:

@@ -16,9 +16,11 @@ from foundation.core.errors import UserError
 from foundation.core.memory import keep_freed_memory
 from foundation.serving.config import PredictConfig, as_list
 from foundation.serving.panel import Answer, Panel, Prepared, load_panel
-from foundation.task.answer import Inputs, input_names
-from foundation.task.config import TaskConfig
-from foundation.task.readers import Row, format_of, read_rows
+from foundation.task.answer import Inputs
+from foundation.task.config import FileFormat, TaskConfig
+from foundation.task.kinds.build import build_kind
+from foundation.task.readers import format_of, read_rows
+from foundation.task.row import Row
 
 A = TypeVar("A")
 B = TypeVar("B")
@@ -42,7 +44,7 @@ def predict(cfg: PredictConfig) -> None:
     panel = load_panel(runs, cfg.trainer, cfg.batch_tokens)
     kind = cfg.format or ("txt" if cfg.input == "-" else format_of(cfg.input))
     columns = {name: columns_of(model.how.task, cfg, kind) for name, model in panel.models.items()}
-    rows = read_rows(cfg.input, file_format=kind)
+    rows = read_rows(cfg.input, file_format=kind, columns=_file_columns(panel, kind))
     # A bar on standard error where somebody looks, and not in the middle of the answers.
     with open_output(cfg.output) as file, tqdm(unit="row", disable=None if cfg.output != "-" else True) as bar:
         for chunk in ahead(lambda part: _prepare(panel, part, columns), chunks(rows, cfg.chunk_rows)):
@@ -71,22 +73,39 @@ def records(asked: dict[str, list[Inputs]], answers: dict[str, list[Answer]], *,
 
 def columns_of(task: TaskConfig, cfg: PredictConfig, kind: str) -> dict[str, str]:
     """Where each input is: as asked, else as in the task's own files; a plain text file has one column only."""
+    asks = build_kind(task).asks()
     if kind == "txt":
+        if len(asks) > 1 and task.text_pair is None:
+            raise UserError(
+                f"task {task.name} asks about more than a line of text: give csv, tsv, jsonl or its own format"
+            )
         if task.text_pair is not None:
             raise UserError(f"task {task.name} is about pairs of texts: give csv, tsv or jsonl with two columns")
-        return {"text": "text"}
+        return dict.fromkeys(asks, "text")
     if task.text_pair is None and cfg.text_pair is not None and isinstance(cfg.run, str):
         raise UserError(f"task {task.name} is about single texts: leave out text_pair={cfg.text_pair}")
-    found = {"text": cfg.text or task.text, "text_pair": cfg.text_pair or task.text_pair}
-    return {name: str(found[name]) for name in input_names(task)}
+    elsewhere = {task.text: cfg.text, task.text_pair: cfg.text_pair}
+    return {name: elsewhere.get(column) or column for name, column in asks.items()}
+
+
+def _file_columns(panel: Panel, kind: str) -> list[str]:
+    """Names for the columns of a file that has no header: those of the first task that has such files."""
+    if kind != FileFormat.conll.value:
+        return []
+    return next((model.how.task.columns for model in panel.models.values() if model.how.task.format), [])
 
 
 def _prepare(panel: Panel, rows: list[Row], columns: dict[str, dict[str, str]]) -> Chunk:
     asked: dict[str, list[Inputs]] = {
-        name: [{key: row.get(column) for key, column in where.items()} for row in rows]
+        name: [{**_id(row), **{key: row.get(column) for key, column in where.items()}} for row in rows]
         for name, where in columns.items()
     }
-    return Chunk(asked, panel.prepare(asked))
+    return Chunk(asked, panel.prepare(asked, [row.place for row in rows]))
+
+
+def _id(row: Row) -> dict[str, str]:
+    """What the file calls the row, if it does: whoever reads the answers will want it."""
+    return {"id": row.fields["id"]} if "id" in row.fields else {}
 
 
 def chunks(items: Iterable[A], size: int) -> Iterator[list[A]]:

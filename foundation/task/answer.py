@@ -4,11 +4,17 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
+import numpy as np
+from numpy.typing import NDArray
+
 from foundation.core.errors import UserError
 from foundation.task.batches import TokenRows
 from foundation.task.cell import SCORES_FILE
 from foundation.task.config import TaskConfig
+from foundation.task.examples import Examples
 from foundation.task.finetuned import FineTuned
+from foundation.task.kinds.build import build_kind
+from foundation.task.row import Row
 
 # One row: its texts under the names that input_names gives.
 Inputs: TypeAlias = Mapping[str, str]
@@ -29,22 +35,26 @@ def find_model(run: Path) -> Path:
 
 def input_names(task: TaskConfig) -> tuple[str, ...]:
     """What a row of the task consists of, whatever the columns are called in its files."""
-    return ("text",) if task.text_pair is None else ("text", "text_pair")
+    return tuple(build_kind(task).asks())
 
 
-def tokenize_inputs(model: FineTuned, rows: Sequence[Inputs]) -> TokenRows:
-    """Rows as the model takes them; an input that is missing is our mistake: check them at the border."""
-    text = [row["text"] for row in rows]
-    pair = None if model.how.task.text_pair is None else [row["text_pair"] for row in rows]
-    return model.tokenize(text, pair)
+def examples_of(model: FineTuned, rows: Sequence[Inputs], places: Sequence[str] | None = None) -> Examples:
+    """What is asked. Raises UserError, with its place, for a row that cannot be.
 
-
-def json_answers(model: FineTuned, tokens: TokenRows) -> list[dict[str, Any]]:
-    """For each row its label with the probabilities of all, or its value."""
-    found = model.answer(tokens)
-    if not model.how.labels:
-        return [{"value": float(value)} for value in found.predicted]
-    return [
-        {"label": model.how.labels[int(number)], "probabilities": dict(zip(model.how.labels, shares, strict=True))}
-        for number, shares in zip(found.predicted, found.probabilities.tolist(), strict=True)
+    An input that is missing is our mistake: check at the border. places: none: the rows' numbers, from 1.
+    """
+    columns = model.kind.asks()
+    places = places or [f"row {number}" for number in range(1, len(rows) + 1)]
+    as_read = [
+        Row({column: row[name] for name, column in columns.items()}, place)
+        for row, place in zip(rows, places, strict=True)
     ]
+    examples: Examples = model.kind.inputs([str(number) for number in range(len(rows))], as_read)
+    return examples
+
+
+def json_answers(
+    model: FineTuned, examples: Examples, tokens: TokenRows, outputs: NDArray[np.float32]
+) -> list[dict[str, Any]]:
+    """For each row what its kind of task has to say."""
+    return list(model.kind.describe(examples, model.kind.answer(outputs, tokens, model.how), model.how))

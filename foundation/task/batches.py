@@ -1,10 +1,11 @@
 """Labelled rows by step: tokenised once, cut to the model's length, batched by similar length, nothing padded.
 
-Letters: R rows
+Letters: R rows · U units: rows, or the few rows that make an item
 """
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,35 +14,53 @@ from foundation.core.errors import UserError
 from foundation.core.randomness import rng
 from foundation.data.batches import Batch, Row, assemble, rows_of_rank
 from foundation.data.tokenizer import SpecialIds, Tokenizer
-from foundation.task.load import Labels
+from foundation.task.examples import Labels
 
 # So many batches are sorted by length together: enough to make neighbours alike, few enough to keep batches random.
 _POOL_BATCHES = 50
 
+# What the head is to give: an entry a unit of TokenRows, or a list of arrays with an entry a token.
+Targets: TypeAlias = Labels | list[NDArray[np.int64]]
+
 
 @dataclass(frozen=True, slots=True)
 class TokenRows:
-    """Rows of one or two segments, without special tokens, that fit the model. n_cut: how many had to be shortened."""
+    """Rows of one or two segments, without special tokens, that fit the model.
+
+    n_cut: how many texts had to be shortened or divided. rows_per_unit: neighbours that a batch never separates.
+    """
 
     rows: list[Row]
     specials: SpecialIds
     n_cut: int
+    rows_per_unit: int = 1
 
     def __len__(self) -> int:
-        return len(self.rows)
+        """Units."""
+        return len(self.rows) // self.rows_per_unit
 
-    def lengths(self) -> NDArray[np.int64]:
+    def row_lengths(self) -> NDArray[np.int64]:
         """(R,) tokens of each row, special ones included."""
         return np.array([sum(len(segment) + 1 for segment in row) + 1 for row in self.rows], dtype=np.int64)
 
     def take(self, numbers: NDArray[np.int64]) -> "TokenRows":
-        """These rows, in this order; n_cut stays that of all."""
+        """These rows, in this order, each on its own; n_cut stays that of all."""
         return TokenRows([self.rows[number] for number in numbers], self.specials, self.n_cut)
 
-    def batch(self, numbers: NDArray[np.int64], labels: Labels | None, first_row: int = 0) -> Batch:
-        """These rows, in this order; labels are of all rows."""
-        chosen = [self.rows[number] for number in numbers]
-        return assemble(chosen, self.specials, None if labels is None else labels[numbers], first_row)
+    def lengths(self) -> NDArray[np.int64]:
+        """(U,) tokens of each unit."""
+        return self.row_lengths().reshape(-1, self.rows_per_unit).sum(1)
+
+    def batch(self, numbers: NDArray[np.int64], targets: Targets | None, first_unit: int = 0) -> Batch:
+        """These units, in this order; targets are of all units."""
+        places = numbers[:, None] * self.rows_per_unit + np.arange(self.rows_per_unit)
+        chosen = [self.rows[place] for place in places.ravel()]
+        labels: Labels | None
+        if isinstance(targets, list):
+            labels = np.concatenate([targets[number] for number in numbers])
+        else:
+            labels = None if targets is None else targets[numbers]
+        return assemble(chosen, self.specials, labels, first_unit * self.rows_per_unit)
 
 
 def tokenize(text: list[str], text_pair: list[str] | None, tokenizer: Tokenizer, max_seq_len: int) -> TokenRows:
@@ -96,19 +115,19 @@ def by_tokens(lengths: NDArray[np.int64], batch_tokens: int) -> Iterator[NDArray
 
 
 class TaskBatches:
-    """Training rows by step, in a fresh order every epoch; `at` is pure: any step may be asked for at any time.
+    """Training units by step, in a fresh order every epoch; `at` is pure: any step may be asked for at any time.
 
-    Every row is in exactly one batch of an epoch. Batches are as few as batch_rows allows and as equal as can be:
-    no row weighs more for standing in a small rest.
+    Every unit is in exactly one batch of an epoch. Batches are as few as batch_rows allows and as equal as can be:
+    no unit weighs more for standing in a small rest.
 
     Args:
-        labels: (R,) one a row. batch_rows: most rows in an optimizer step, over all ranks. seed: of the order.
+        targets: one a unit. batch_rows: most units in an optimizer step, over all ranks. seed: of the order.
     """
 
-    def __init__(self, tokens: TokenRows, labels: Labels, *, batch_rows: int, seed: int) -> None:
+    def __init__(self, tokens: TokenRows, targets: Targets, *, batch_rows: int, seed: int) -> None:
         if not len(tokens):
             raise UserError("there are no training rows: give the task more data")
-        self.tokens, self.labels, self.seed = tokens, labels, seed
+        self.tokens, self.targets, self.seed = tokens, targets, seed
         self.steps_per_epoch = -(-len(tokens) // batch_rows)
         self._lengths = tokens.lengths()
         self._cuts = np.arange(self.steps_per_epoch + 1) * len(tokens) // self.steps_per_epoch
@@ -116,19 +135,19 @@ class TaskBatches:
         self._plan: tuple[int, list[NDArray[np.int64]]] = (-1, [])
 
     def __len__(self) -> int:
-        """Rows in an epoch."""
+        """Units in an epoch."""
         return len(self.tokens)
 
     def at(self, step: int, rank: int = 0, world: int = 1) -> Batch:
-        """This rank's rows of a step."""
+        """This rank's units of a step."""
         numbers = self.rows_at(step)
         if len(numbers) < world:
             raise UserError(f"a batch of {len(numbers)} rows cannot be shared by {world} processes: raise batch_rows")
         mine = rows_of_rank(len(numbers), rank, world)
-        return self.tokens.batch(numbers[mine.start : mine.stop], self.labels, mine.start)
+        return self.tokens.batch(numbers[mine.start : mine.stop], self.targets, mine.start)
 
     def rows_at(self, step: int) -> NDArray[np.int64]:
-        """Row numbers of a step, over all ranks."""
+        """Unit numbers of a step, over all ranks."""
         epoch, place = divmod(step, self.steps_per_epoch)
         planned, batches = self._plan
         if epoch != planned:
@@ -137,7 +156,7 @@ class TaskBatches:
         return batches[place]
 
     def _batches_of(self, epoch: int) -> list[NDArray[np.int64]]:
-        """Shuffle the rows, sort pools of them by length, cut into batches, shuffle the batches."""
+        """Shuffle the units, sort pools of them by length, cut into batches, shuffle the batches."""
         generator = rng(self.seed, "order", epoch)
         order = generator.permutation(len(self))
         for first in range(0, self.steps_per_epoch, _POOL_BATCHES):

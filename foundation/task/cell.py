@@ -7,7 +7,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from foundation.core.device import StopRequest
@@ -21,11 +20,13 @@ from foundation.core.run import peak_memory_bytes
 from foundation.core.wandb_log import WandbLog, start_wandb
 from foundation.model.sharing.config import SharingMethod
 from foundation.objective.base import Objective
-from foundation.task.batches import TaskBatches, TokenRows
+from foundation.task.batches import Targets, TaskBatches, TokenRows
 from foundation.task.costs import TENSORS_FILE, manifest_of, measure, verify_frozen, write_manifest
+from foundation.task.examples import Examples
 from foundation.task.finetuned import Answering, FineTuned, check_reload
-from foundation.task.load import Examples, Labels
-from foundation.task.metrics import Scores, is_collapsed, score
+from foundation.task.kinds.base import Kind
+from foundation.task.kinds.build import build_kind
+from foundation.task.metrics import Scores, is_collapsed
 from foundation.task.predictions import ALL_ROWS, Predictions, write_predictions
 from foundation.task.start import Beginning, Start, rate_scale
 from foundation.task.study_config import FinetuneConfig
@@ -63,14 +64,19 @@ class Arm:
     baseline: float
     device: torch.device
 
-    def targets(self) -> Labels:
-        """(R,) what the head is to give: class numbers, or standardised values."""
-        labels = self.train.examples.labels
-        return labels if self.how.labels else (labels.astype(np.float64) - self.how.mean) / self.how.std
+    @property
+    def kind(self) -> Kind[Any, Any, Any]:
+        """What the task asks."""
+        return build_kind(self.cfg.task)
+
+    def targets(self) -> Targets:
+        """What the head is to give."""
+        return self.kind.targets(self.train.examples, self.train.tokens, self.how)
 
     def score(self, tuned: FineTuned, split: Split) -> Scores:
         """How good the model is on a split."""
-        return score(self.cfg.task, self.how.labels, split.examples.labels, tuned.answer(split.tokens).predicted)
+        found = self.kind.decide(split.examples, tuned.answer(split.tokens), self.how)
+        return self.kind.score(found, self.how.labels)
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,22 +186,17 @@ def _try_out(arm: Arm, tuned: FineTuned, split: Split) -> tuple[str, float]:
 def examine(arm: Arm, cell: Cell, done: dict[str, Any], folder: Path, wandb_log: WandbLog) -> dict[str, Any]:
     """Answer the reported split, write model and predictions, read the model back; returns what scores.json says."""
     dev, task, tuned = arm.dev.examples, arm.cfg.task, cell.tuned
-    answers = tuned.answer(arm.dev.tokens)
-    scores = score(task, arm.how.labels, dev.labels, answers.predicted)
+    found = arm.kind.decide(dev, tuned.answer(arm.dev.tokens), arm.how)
+    scores = arm.kind.score(found, arm.how.labels)
     value = scores.values[task.primary.value]
-    predictions = Predictions(
+    predictions = Predictions.of(
+        found,
         task=task.name,
         split="dev",
         seed=cell.seed,
         foundation=cell.beginning.foundation,
         sharing=arm.cfg.sharing.method.value,
         arm=arm.start.name,
-        labels=arm.how.labels,
-        item_ids=dev.ids,
-        gold=dev.labels.astype(np.float64),
-        predicted=answers.predicted,
-        logits=answers.logits,
-        probabilities=answers.probabilities,
         data_shard=arm.cfg.shard or ALL_ROWS,
     )
     write_predictions(folder / PREDICTIONS_FILE, [predictions])
@@ -203,7 +204,7 @@ def examine(arm: Arm, cell: Cell, done: dict[str, Any], folder: Path, wandb_log:
     write_manifest(folder / TENSORS_FILE, manifest)
     kept = _keep_model(arm, cell, folder / "final", scores.values) if arm.cfg.keep_models else {}
     costs = measure(tuned.objective, manifest, cell.beginning.weights, folder / "final" if kept else None)
-    _show(wandb_log, predictions, dev.text)
+    _show(wandb_log, predictions, dev)
     if kept:
         wandb_log.log_model(folder / "final", kept["info"]["name"], "finetuned", kept["info"])
     return {
@@ -232,14 +233,17 @@ def _keep_model(arm: Arm, cell: Cell, final: Path, values: dict[str, float]) -> 
     }
     shares = None if sharing.method is SharingMethod.full else cell.beginning.weights
     model = tuned.save(final, info, _card(info, task.primary.value), shares=shares)
-    difference = check_reload(tuned, final, arm.dev.examples.text, arm.dev.examples.text_pair)
+    difference = check_reload(tuned, final, arm.dev.examples)
     return {"info": info, "model": model, "reload_difference": difference}
 
 
-def _show(wandb_log: WandbLog, predictions: Predictions, text: list[str]) -> None:
+def _show(wandb_log: WandbLog, predictions: Predictions, dev: Examples) -> None:
     """The copies that wandb gets besides the curves."""
     if not wandb_log.active:
         return
+    texts = dict(zip(dev.ids, dev.text, strict=True))
+    groups = predictions.groups or predictions.item_ids
+    text = [texts.get(item) or texts.get(group, "") for item, group in zip(predictions.item_ids, groups, strict=True)]
     columns = zip(predictions.item_ids, text, predictions.gold.tolist(), predictions.predicted.tolist(), strict=True)
     rows = [list(row) for row in columns][:_TABLE_ROWS]
     wandb_log.log_table("predictions", ["item", "text", "gold", "predicted"], rows)

@@ -3,11 +3,12 @@
 A resample draws items with replacement, the same ones for every run of both arms, and seeds of each arm; its value is
 the difference between the arms' means over the drawn seeds (Sellam et al. 2022, MultiBERTs, section 4.2, with unpaired
 seeds). A resample is a count for each item, so every metric is a weighted one, and thousands are matrix products.
+Items that come from one sentence, or one text, are not independent: they are drawn together, as a group.
 
-Letters: B resamples · S seeds · N items · K labels
+Letters: B resamples · S seeds · N items · G groups of items · K labels
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -18,6 +19,8 @@ from foundation.core.randomness import rng
 from foundation.task.config import Metric
 
 Floats: TypeAlias = NDArray[np.float64]
+# A run's metric: from how often each group stands in each resample, (B, G), to its values, (B,).
+Weighted: TypeAlias = Callable[[Floats], Floats]
 
 RESAMPLES = 10_000
 # Counts of so many items (over all resamples of a block) are held at once: 64 MB.
@@ -37,7 +40,7 @@ class Interval:
 
 @dataclass(frozen=True, slots=True)
 class Differences:
-    """Second arm minus first: as it is, and in every resample, (B,)."""
+    """Second arm minus first: as it is, and in every resample, (B,). n_items: groups of items, which are drawn as one."""
 
     difference: float
     resampled: Floats
@@ -66,40 +69,56 @@ def macro_differences(tasks: Sequence[Differences]) -> Differences:
 
 
 def resampled_differences(
-    metric: Metric, gold: NDArray[np.int64] | Floats, first_SN: Floats, second_SN: Floats, *, n_labels: int, seed: int
+    first: Sequence[Weighted], second: Sequence[Weighted], *, n_groups: int, seed: int
 ) -> Differences:
-    """The difference `second − first` of a metric, resampled.
+    """The difference `second − first`, resampled.
 
     Args:
-        gold: (N,) class numbers, or values. first_SN, second_SN: the answers of each arm's runs to the same items.
-        n_labels: 0 for regression. seed: of the draws; tasks that are averaged need one each.
+        first, second: the metric of each arm's runs, over the same groups of items.
+        seed: of the draws; tasks that are averaged need one each.
     """
-    arms = (first_SN, second_SN)
-    n_items = len(gold)
     draws = rng(seed, "bootstrap")
-    block = max(1, _BLOCK_CELLS // n_items)
+    block = max(1, _BLOCK_CELLS // n_groups)
     differences = []
     for start in range(0, RESAMPLES, block):
         n = min(block, RESAMPLES - start)
-        cells = draws.integers(n_items, size=(n, n_items)) + np.arange(n)[:, None] * n_items
-        counts_BN = np.bincount(cells.ravel(), minlength=n * n_items).reshape(n, n_items).astype(np.float64)
+        cells = draws.integers(n_groups, size=(n, n_groups)) + np.arange(n)[:, None] * n_groups
+        counts_BG = np.bincount(cells.ravel(), minlength=n * n_groups).reshape(n, n_groups).astype(np.float64)
         means = []
-        for arm in arms:
-            values_SB = np.stack([weighted_metric(metric, gold, run, counts_BN, n_labels) for run in arm])
+        for arm in (first, second):
+            values_SB = np.stack([run(counts_BG) for run in arm])
             drawn = draws.integers(len(values_SB), size=values_SB.shape)
             means.append(np.take_along_axis(values_SB, drawn, axis=0).mean(axis=0))
         differences.append(means[1] - means[0])
-    once = np.ones((1, n_items))
-    plain = [np.mean([weighted_metric(metric, gold, run, once, n_labels) for run in arm]) for arm in arms]
-    sizes = (len(first_SN), len(second_SN))
-    return Differences(float(plain[1] - plain[0]), np.concatenate(differences), n_items, sizes)
+    once = np.ones((1, n_groups))
+    plain = [np.mean([run(once) for run in arm]) for arm in (first, second)]
+    return Differences(float(plain[1] - plain[0]), np.concatenate(differences), n_groups, (len(first), len(second)))
 
 
-def difference_interval(
-    metric: Metric, gold: NDArray[np.int64] | Floats, first_SN: Floats, second_SN: Floats, *, n_labels: int, seed: int
-) -> Interval:
-    """Interval of what resampled_differences gives."""
-    return resampled_differences(metric, gold, first_SN, second_SN, n_labels=n_labels, seed=seed).interval
+def summed_by_group(values_N: Floats, groups: list[str]) -> Floats:
+    """(G, …): sums over the items of each group, groups in the order they come up in."""
+    numbers: dict[str, int] = {}
+    at = np.array([numbers.setdefault(name, len(numbers)) for name in groups])
+    sums = np.zeros((len(numbers), *values_N.shape[1:]))
+    np.add.at(sums, at, values_N)
+    return sums
+
+
+def weighted_mean(sums_G: Floats, sizes_G: Floats | None = None) -> Weighted:
+    """Mean over items, given each group's sum and number of items; without sizes, a group is one item."""
+    sizes = np.ones_like(sums_G) if sizes_G is None else sizes_G
+    return lambda counts_BG: _ratio(counts_BG @ sums_G, counts_BG @ sizes)
+
+
+def weighted_f1(hits_GK: Floats, gold_GK: Floats, said_GK: Floats, *, is_micro: bool) -> Weighted:
+    """F1 of labels, from how often each group has, says and hits each; 0 for a label that never comes up."""
+
+    def value(counts_BG: Floats) -> Floats:
+        sums = [counts_BG @ part for part in (hits_GK, gold_GK + said_GK)]
+        hits, both = (part.sum(1, keepdims=True) for part in sums) if is_micro else sums
+        return _ratio(2 * hits, both).mean(1)
+
+    return value
 
 
 def weighted_metric(
@@ -109,7 +128,10 @@ def weighted_metric(
     counts_BN: Floats,
     n_labels: int,
 ) -> Floats:
-    """(B,): the metric as if item n stood counts_BN[b, n] times in resample b. For counts of one: metrics.py's."""
+    """(B,): the metric as if item n stood counts_BN[b, n] times in resample b. For counts of one: metrics.py's.
+
+    metric: one that judges classification or regression.
+    """
     if metric is Metric.pearson:
         return _correlation(gold.astype(np.float64)[None], predicted.astype(np.float64)[None], counts_BN)
     if metric is Metric.spearman:

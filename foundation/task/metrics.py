@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from foundation.task.config import Metric, TaskConfig
+from foundation.task.config import Metric
 
 Floats: TypeAlias = NDArray[np.float64]
 Ints: TypeAlias = NDArray[np.int64]
@@ -30,13 +30,6 @@ def softmax(logits_NK: NDArray[np.floating[Any]]) -> Floats:
     powers = np.exp(shifted)
     probabilities: Floats = powers / powers.sum(axis=-1, keepdims=True)
     return probabilities
-
-
-def score(cfg: TaskConfig, labels: list[str], gold: Ints | Floats, predicted: Ints | Floats) -> Scores:
-    """All scores of a task; gold and predicted are class numbers, or values for regression, each (N,)."""
-    if cfg.is_regression:
-        return score_regression(gold.astype(np.float64), predicted.astype(np.float64))
-    return score_classification(gold.astype(np.int64), predicted.astype(np.int64), labels)
 
 
 def score_classification(gold: Ints, predicted: Ints, labels: list[str]) -> Scores:
@@ -84,15 +77,6 @@ def score_regression(gold: Floats, predicted: Floats) -> Scores:
             "rmse": float(np.sqrt(np.mean((gold - predicted) ** 2))),
         }
     )
-
-
-def baseline(cfg: TaskConfig, labels: list[str], train: Ints | Floats, gold: Ints | Floats) -> float:
-    """The primary metric of always answering the commonest training label, or the mean training value."""
-    if cfg.is_regression:
-        constant: float = float(train.mean())
-    else:
-        constant = int(np.bincount(train.astype(np.int64), minlength=len(labels)).argmax())
-    return score(cfg, labels, gold, np.full_like(gold, constant)).values[cfg.primary.value]
 
 
 # A regression run whose predictions hardly go with the truth has learnt nothing, whatever the sign.

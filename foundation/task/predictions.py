@@ -4,7 +4,7 @@ Letters: N items · K outputs
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +18,41 @@ from foundation.core.files import write_atomically
 ALL_ROWS = "1/1"
 
 
-@dataclass(frozen=True, slots=True)
-class Predictions:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Decisions:
+    """What a model answered beside what is right, an item a decision: the label of a text or of a word, a choice.
+
+    labels: K names, or none for regression. gold, predicted: (N,) class numbers, or values for regression. logits: (N, K); for
+    regression (N, 1), the values. probabilities: (N, K), or (N, 0) for regression.
+    groups: items of one group, such as the words of a sentence, are not independent; none: every item is a group.
+    credit: (N,) what each answer is worth, from 0 to 1; None: 1 where it is the right one.
+    gold_text, predicted_text: answers that are texts.
+    """
+
+    labels: list[str]
+    item_ids: list[str]
+    gold: NDArray[np.float64]
+    predicted: NDArray[np.float64]
+    logits: NDArray[np.float32]
+    probabilities: NDArray[np.float64]
+    groups: list[str] = field(default_factory=list)
+    credit: NDArray[np.float64] | None = None
+    gold_text: list[str] | None = None
+    predicted_text: list[str] | None = None
+
+    def __len__(self) -> int:
+        return len(self.item_ids)
+
+    @property
+    def n_groups(self) -> int:
+        """How many groups there are."""
+        return len(set(self.groups)) or len(self)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Predictions(Decisions):
     """One run's answers to one split, and what run it was.
 
-    gold, predicted: (N,) class numbers, or values for regression. logits: (N, K); for regression (N, 1), the values.
-    probabilities: (N, K), or (N, 0) for regression. labels: K names, or none for regression.
     foundation: fingerprint of the encoder that the run began with. arm: its name, as in small/full or small/scratch.
     data_shard: i/k, the part of the training rows that the run saw.
     """
@@ -34,16 +63,12 @@ class Predictions:
     foundation: str
     sharing: str
     arm: str
-    labels: list[str]
-    item_ids: list[str]
-    gold: NDArray[np.float64]
-    predicted: NDArray[np.float64]
-    logits: NDArray[np.float32]
-    probabilities: NDArray[np.float64]
     data_shard: str = ALL_ROWS
 
-    def __len__(self) -> int:
-        return len(self.item_ids)
+    @classmethod
+    def of(cls, found: Decisions, **origin: Any) -> "Predictions":
+        """Decisions, with where they come from: the fields that Predictions adds."""
+        return cls(**{f.name: getattr(found, f.name) for f in fields(Decisions)}, **origin)
 
 
 def write_predictions(path: Path, runs: Sequence[Predictions]) -> None:
@@ -57,10 +82,12 @@ def write_predictions(path: Path, runs: Sequence[Predictions]) -> None:
             "task": [run.task] * len(run),
             "split": [run.split] * len(run),
             "item_id": run.item_ids,
+            "group": run.groups or run.item_ids,
             "gold": run.gold,
             "predicted": run.predicted,
-            "gold_label": _names(run.gold, run.labels),
-            "predicted_label": _names(run.predicted, run.labels),
+            "credit": _credit(run),
+            "gold_label": run.gold_text or _names(run.gold, run.labels),
+            "predicted_label": run.predicted_text or _names(run.predicted, run.labels),
             "logits": list(run.logits),
             "probabilities": list(run.probabilities),
             "seed": [run.seed] * len(run),
@@ -75,33 +102,37 @@ def write_predictions(path: Path, runs: Sequence[Predictions]) -> None:
         parquet.write_table(pa.concat_tables(tables), file)
 
 
+def _credit(run: Decisions) -> Any:
+    """Nothing for regression, where no answer is right to the letter."""
+    if run.credit is not None:
+        return run.credit
+    return (run.gold == run.predicted).astype(np.float64) if run.labels else [None] * len(run)
+
+
 def _schema() -> Any:
     import pyarrow as pa
 
-    words = ("task", "split", "item_id", "gold_label", "predicted_label", "foundation", "sharing", "arm", "data_shard")
-    kinds = {name: pa.string() for name in words} | {
-        "gold": pa.float64(),
-        "predicted": pa.float64(),
-        "seed": pa.int64(),
-    }
-    kinds |= {
-        "logits": pa.list_(pa.float32()),
-        "probabilities": pa.list_(pa.float64()),
-        "labels": pa.list_(pa.string()),
-    }
-    order = (
-        "task",
-        "split",
-        "item_id",
-        "gold",
-        "predicted",
-        "gold_label",
-        "predicted_label",
-        "logits",
-        "probabilities",
-    )
+    text, number = pa.string(), pa.float64()
     return pa.schema(
-        [(name, kinds[name]) for name in (*order, "seed", "foundation", "sharing", "arm", "data_shard", "labels")]
+        [
+            ("task", text),
+            ("split", text),
+            ("item_id", text),
+            ("group", text),
+            ("gold", number),
+            ("predicted", number),
+            ("credit", number),
+            ("gold_label", text),
+            ("predicted_label", text),
+            ("logits", pa.list_(pa.float32())),
+            ("probabilities", pa.list_(number)),
+            ("seed", pa.int64()),
+            ("foundation", text),
+            ("sharing", text),
+            ("arm", text),
+            ("data_shard", text),
+            ("labels", pa.list_(text)),
+        ]
     )
 
 
@@ -120,15 +151,27 @@ def read_predictions(path: Path) -> list[Predictions]:
     runs: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
     for row in rows:
         runs.setdefault(tuple(row[key] for key in keys), []).append(row)
-    return [
-        Predictions(
-            **{key: items[0][key] for key in keys},
-            labels=items[0]["labels"],
-            item_ids=[item["item_id"] for item in items],
-            gold=np.array([item["gold"] for item in items]),
-            predicted=np.array([item["predicted"] for item in items]),
-            logits=np.array([item["logits"] for item in items], dtype=np.float32),
-            probabilities=np.array([item["probabilities"] for item in items], dtype=np.float64),
-        )
-        for items in runs.values()
-    ]
+    return [_run(items, keys) for items in runs.values()]
+
+
+def _run(items: list[dict[str, Any]], keys: Sequence[str]) -> Predictions:
+    labels = items[0]["labels"]
+    columns: dict[str, Any] = {
+        name: np.array([item[name] for item in items], dtype=np.float64)
+        for name in ("gold", "predicted", "probabilities")
+    }
+    texts = {name: [item[f"{name}_label"] for item in items] for name in ("gold", "predicted")}
+    # Names of labels say nothing new.
+    own: dict[str, Any] = {
+        f"{name}_text": None if said == _names(columns[name], labels) else said for name, said in texts.items()
+    }
+    return Predictions(
+        **{key: items[0][key] for key in keys},
+        **columns,
+        **own,
+        labels=labels,
+        item_ids=[item["item_id"] for item in items],
+        groups=[item["group"] for item in items],
+        credit=np.array([item["credit"] for item in items]) if labels else None,
+        logits=np.array([item["logits"] for item in items], dtype=np.float32),
+    )

@@ -8,21 +8,19 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from foundation.core import distributed
 from foundation.core.device import choose_device
-from foundation.core.errors import UserError
 from foundation.core.files import read_json, write_json
 from foundation.core.memory import keep_freed_memory
 from foundation.core.run import Run, open_run, run_exists
-from foundation.task.batches import tokenize
 from foundation.task.cell import PREDICTIONS_FILE, SCORES_FILE, Arm, Split, run_cell
-from foundation.task.finetuned import Answering
+from foundation.task.examples import TaskData
 from foundation.task.interval import Differences, resampled_differences
-from foundation.task.load import Examples, TaskData, load_task
-from foundation.task.metrics import baseline
+from foundation.task.kinds.base import Answering
+from foundation.task.kinds.build import build_kind
+from foundation.task.load import load_task
 from foundation.task.predictions import read_predictions, write_predictions
 from foundation.task.results import ArmResult, StudyResult, study_table, summarize
 from foundation.task.rows import choose_rows
@@ -96,9 +94,10 @@ def prepare_arm(
     """Choose the rows, tokenise them once, and try the foundation on before any work is done."""
     cfg, settings = arm_config(cfg, settings, is_scratch=start.is_scratch)
     train, selection = choose_rows(cfg, data.train)
-    how = Answering(cfg.task, data.labels, cfg.pooling, start.seq_len, *_scale(cfg, train))
+    kind = build_kind(cfg.task)
+    how = Answering(cfg.task, data.labels, cfg.pooling, start.seq_len, *kind.scale(train))
     splits = [
-        Split(part, tokenize(part.text, part.text_pair, start.foundation.tokenizer, start.seq_len))
+        Split(part, kind.encode(part, start.foundation.tokenizer, start.seq_len))
         for part in (train, data.dev, selection)
         if part is not None
     ]
@@ -111,7 +110,7 @@ def prepare_arm(
             f"loaded, {len(keys.missing)} missing, {len(keys.unexpected)} not taken (heads of other objectives)"
         )
     cut = [f"{split.tokens.n_cut:,} of {len(split.examples):,}" for split in splits[:2]]
-    say(f"{start.name}: texts cut to {start.seq_len} tokens: {cut[0]} of train, {cut[1]} of dev")
+    say(f"{start.name}: {kind.too_long} {start.seq_len} tokens: {cut[0]} of train, {cut[1]} of dev")
     return Arm(
         cfg=cfg,
         settings={**settings, "start": start.identity, "data": data.fingerprint()},
@@ -120,19 +119,9 @@ def prepare_arm(
         train=splits[0],
         dev=splits[1],
         selection=splits[2] if selection is not None else None,
-        baseline=baseline(cfg.task, data.labels, train.labels, data.dev.labels),
+        baseline=kind.score(kind.constant(train, data.dev, how), data.labels).values[cfg.task.primary.value],
         device=device,
     )
-
-
-def _scale(cfg: FinetuneConfig, train: Examples) -> tuple[float, float]:
-    """Mean and standard deviation of the training values; 0 and 1 for classification."""
-    if not cfg.task.is_regression:
-        return 0.0, 1.0
-    mean, std = float(train.labels.mean()), float(train.labels.std())
-    if std == 0:
-        raise UserError(f"every training row of task {cfg.task.name} has the value {mean:g}: there is nothing to learn")
-    return mean, std
 
 
 def run_arm(arm: Arm, data: TaskData) -> ArmResult:
@@ -206,11 +195,12 @@ def _collect(arm: Arm, data: TaskData, run: Run) -> None:
 
 def _compare(arm: Arm, results: list[ArmResult]) -> Differences:
     """How the first arm differs from the second, over all seeds that are there."""
+    metric = arm.cfg.task.primary
+    first, second = ([arm.kind.weighted(metric, run) for run in result.predictions] for result in reversed(results))
     return resampled_differences(
-        arm.cfg.task.primary,
-        arm.dev.examples.labels,
-        *(np.stack([run.predicted for run in result.predictions]) for result in reversed(results)),
-        n_labels=len(arm.how.labels),
+        first,
+        second,
+        n_groups=results[0].predictions[0].n_groups,
         # A task has draws of its own, or those of two tasks would go together in a mean over them.
         seed=zlib.crc32(arm.cfg.task.name.encode()),
     )

@@ -5,7 +5,7 @@ from numpy.typing import NDArray
 
 from foundation.core.errors import UserError
 from foundation.core.randomness import rng
-from foundation.task.load import Examples
+from foundation.task.examples import Examples
 from foundation.task.study_config import FinetuneConfig, Keep
 
 # Rows are chosen by the task alone: every seed of every arm sees the same ones.

@@ -15,6 +15,7 @@ from foundation.model.encoder import init_weights
 from foundation.model.sharing.apply import refuse_shared_layers, share
 from foundation.model.sharing.config import SharingConfig, SharingMethod
 from foundation.task.heads import TaskObjective
+from foundation.task.kinds.build import build_kind
 from foundation.task.study_config import SCRATCH, FinetuneConfig
 from foundation.train.checkpoint import KeyReport, weights_fingerprint
 from foundation.train.foundation import Foundation, find_foundation, home_of, load_foundation
@@ -77,7 +78,8 @@ class Start:
         torch.manual_seed(torch_seed(seed, "init"))
         weights = self.weights(seed)
         shape = replace(self.foundation.model, dropout=cfg.dropout, attention_dropout=cfg.dropout)
-        objective = TaskObjective(shape, n_out=n_out, pooling=cfg.pooling, dropout=cfg.dropout)
+        head = build_kind(cfg.task).head()
+        objective = TaskObjective(shape, n_out=n_out, pooling=cfg.pooling, dropout=cfg.dropout, head=head)
         keys = None if self.is_scratch else weights.load_encoder(objective.encoder)
         taken = {f"encoder.{name}": tensor for name, tensor in objective.encoder.state_dict().items()}
         fingerprint_taken = weights_fingerprint(taken)

@@ -10,7 +10,7 @@ from torch import nn
 
 from foundation.core.errors import UserError
 from foundation.serving.panel import Panel, load_panel
-from foundation.task.answer import json_answers, tokenize_inputs
+from foundation.task.answer import examples_of, json_answers
 from foundation.train.config import TrainerConfig
 from tests.serving.toy_tasks import FILMS, STARS, model, renamed, save, three_on_one_encoder, with_one_bit_changed
 from tests.task import toy
@@ -37,7 +37,9 @@ def test_together_they_answer_as_each_alone(batch_tokens: int) -> None:
     panel = Panel(three_on_one_encoder(), batch_tokens)
     together = panel.answer(panel.prepare(ASKED))
     for name, alone in three_on_one_encoder().items():
-        expected = json_answers(alone, tokenize_inputs(alone, ASKED[name]))
+        examples = examples_of(alone, ASKED[name])
+        tokens = alone.tokenize(examples)
+        expected = json_answers(alone, examples, tokens, alone.outputs(tokens))
         assert len(together[name]) == len(expected)
         assert all(close(*pair) for pair in zip(together[name], expected, strict=True))
 

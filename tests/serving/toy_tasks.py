@@ -9,6 +9,7 @@ from foundation.model.config import ModelConfig
 from foundation.task.config import Pooling, TaskConfig, TaskKind
 from foundation.task.finetuned import Answering, FineTuned
 from foundation.task.heads import TaskObjective
+from foundation.task.kinds.build import build_kind
 from foundation.train.config import Precision
 from tests.builders import modern_config, randomise
 from tests.task import toy
@@ -26,7 +27,7 @@ def shape() -> ModelConfig:
 def model(task: TaskConfig, *, encoder_seed: int = 0, head_seed: int = 0, pooling: Pooling = Pooling.mean) -> FineTuned:
     """A model of the task; the same seed of the encoder gives the same weights there, to the bit."""
     how = Answering(task, task.labels, pooling, seq_len=12, mean=3.0, std=2.0)
-    objective = TaskObjective(shape(), n_out=how.n_out, pooling=pooling, dropout=0.1)
+    objective = TaskObjective(shape(), n_out=how.n_out, pooling=pooling, dropout=0.1, head=build_kind(task).head())
     randomise(objective.encoder, encoder_seed)
     randomise(objective.heads, 100 + head_seed)
     return FineTuned(objective.eval(), toy.tokenizer(), how, batch_rows=4096, precision=Precision.fp32)

@@ -7,7 +7,8 @@ import pytest
 
 from foundation.core.plain import from_plain
 from foundation.task.config import TaskConfig
-from foundation.task.load import TaskData, load_task
+from foundation.task.examples import TaskData
+from foundation.task.load import load_task
 
 PROJECT = Path(__file__).parents[2]
 # data/ is where a user lays data, the other where this project's own machines have them.

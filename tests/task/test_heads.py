@@ -11,12 +11,14 @@ from foundation.data.batches import assemble
 from foundation.model.config import ModelConfig
 from foundation.objective.base import Example, clean_example
 from foundation.task.config import Pooling
-from foundation.task.heads import TaskHead, TaskObjective
+from foundation.task.heads import LabelHead, TaskObjective, ValueHead
 from foundation.train.config import AdamWConfig, ScheduleConfig, Shape
 from foundation.train.optim import Updater
 from tests.builders import SPECIALS, bert_config, modern_config, randomise
 
 MODEL = bert_config(max_seq_len=12)
+# Of several outputs, and of one.
+HEADS = {False: LabelHead, True: ValueHead}
 
 
 def rows(labels: np.ndarray, seed: int = 0) -> Example:
@@ -27,7 +29,9 @@ def rows(labels: np.ndarray, seed: int = 0) -> Example:
 
 def objective(n_out: int, pooling: Pooling = Pooling.mean, dropout: float = 0.0) -> TaskObjective:
     torch.manual_seed(0)
-    made = TaskObjective(replace(MODEL, dropout=dropout), n_out=n_out, pooling=pooling, dropout=dropout)
+    made = TaskObjective(
+        replace(MODEL, dropout=dropout), n_out=n_out, pooling=pooling, dropout=dropout, head=HEADS[n_out == 1]
+    )
     randomise(made)
     return made.double()
 
@@ -35,7 +39,7 @@ def objective(n_out: int, pooling: Pooling = Pooling.mean, dropout: float = 0.0)
 @pytest.mark.parametrize("pooling", list(Pooling))
 def test_pooling_takes_the_first_token_or_the_mean_of_each_row(pooling: Pooling) -> None:
     hidden = torch.randn(9, MODEL.width, dtype=torch.float64, requires_grad=True)
-    pooled = TaskHead(MODEL, 2, pooling, 0.0).double().pool(hidden, torch.tensor([2, 4, 3]))
+    pooled = LabelHead(MODEL, 2, pooling, 0.0).double().pool(hidden, torch.tensor([2, 4, 3]))
     parts = hidden.split([2, 4, 3])
     expected = torch.stack([part[0] if pooling is Pooling.cls else part.mean(0) for part in parts])
     assert torch.allclose(pooled, expected, rtol=0, atol=1e-12)
@@ -48,7 +52,7 @@ def test_pooling_takes_the_first_token_or_the_mean_of_each_row(pooling: Pooling)
 def plain_loss(task: TaskObjective, example: Example) -> Tensor:
     logits, labels = task.logits(example), example.labels
     assert labels is not None
-    if task.is_regression:
+    if isinstance(task.heads, ValueHead):
         return ((logits[:, 0] - labels) ** 2).mean()
     return -torch.log_softmax(logits, dim=1)[torch.arange(len(labels)), labels].mean()
 
@@ -86,7 +90,7 @@ def test_a_fresh_head_knows_nothing(n_out: int) -> None:
 @pytest.mark.parametrize("n_out", [1, 3])
 def test_one_batch_is_learnt_by_heart(n_out: int, model: ModelConfig) -> None:
     torch.manual_seed(0)
-    task = TaskObjective(model, n_out=n_out, pooling=Pooling.mean, dropout=0.0)
+    task = TaskObjective(model, n_out=n_out, pooling=Pooling.mean, dropout=0.0, head=HEADS[n_out == 1])
     draws = np.random.default_rng(1)
     example = rows(draws.normal(size=8) if n_out == 1 else draws.integers(n_out, size=8))
     updater = Updater(task, AdamWConfig(lr=5e-3), ScheduleConfig(shape=Shape.linear, warmup_share=0), 100)

@@ -7,8 +7,9 @@ import pytest
 
 from foundation.core.errors import UserError
 from foundation.task.config import Metric, TaskConfig, TaskKind
-from foundation.task.load import TaskData, load_task
-from foundation.task.readers import Row
+from foundation.task.examples import TaskData
+from foundation.task.load import load_task
+from foundation.task.row import Row
 
 
 def task(folder: Path, **settings: object) -> TaskConfig:
@@ -149,7 +150,7 @@ def test_settings_that_cannot_work_are_refused(tmp_path: Path, settings: dict[st
 def test_the_hub_is_asked_when_no_file_is_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked = []
 
-    def rows(name: str, config: str | None, split: str) -> list[Row]:
+    def rows(name: str, config: str | None, split: str, revision: str | None) -> list[Row]:
         asked.append((name, config, split))
         return [Row({"text": f"x{n}", "label": "ab"[n % 2]}, f"hub:{n}") for n in range(4)]
 

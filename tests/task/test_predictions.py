@@ -24,6 +24,8 @@ def run(seed: int, labels: list[str]) -> Predictions:
         predicted=np.array([0.0, 1, 1]),
         logits=logits,
         probabilities=np.abs(logits.astype(np.float64))[:, : len(labels)],
+        groups=["dev-0", "dev-0", "dev-2"],
+        credit=np.array([0, 0.5, 1]) if labels else None,
     )
 
 

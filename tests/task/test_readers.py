@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from foundation.core.errors import UserError
-from foundation.task.readers import Row, format_of, read_hub, read_rows
+from foundation.task.readers import format_of, read_hub, read_rows
+from foundation.task.row import Row
 
 
 def lay(folder: Path, name: str, text: str, encoding: str = "utf-8") -> str:

@@ -1,0 +1,128 @@
+"""Any of a few labels, or none. An item is one decision: whether one text has one label.
+
+Letters: N rows · K labels
+"""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from foundation.core.errors import UserError
+from foundation.task.batches import TokenRows
+from foundation.task.config import Metric
+from foundation.task.examples import Examples
+from foundation.task.interval import Weighted, weighted_f1, weighted_mean
+from foundation.task.kinds.base import Answering, Answers, classes_of, unknown_label
+from foundation.task.kinds.texts import Texts
+from foundation.task.metrics import Scores, softmax
+from foundation.task.predictions import Decisions
+from foundation.task.row import Row
+
+if TYPE_CHECKING:
+    from foundation.task.heads import Head
+
+# Names of a decision's two sides, in the predictions.
+_SIDES = ["no", "yes"]
+
+
+class Multilabel(Texts):
+    """A label is said when it is more likely than not: its probability is above a half."""
+
+    def label_names(self, rows: Sequence[Row]) -> list[str]:
+        """As configured, else those of the training rows, sorted."""
+        names = list(self.cfg.labels) or sorted({name for row in rows for name in self._written(row)})
+        if not names:
+            raise UserError(f"no training row of task {self.cfg.name} has a label in column {self.cfg.label!r}")
+        return names
+
+    def _written(self, row: Row) -> list[str]:
+        """The row's labels: a list, or divided by the separator; an empty field has none."""
+        listed = row.get_list(self.cfg.label)
+        parts = row.get(self.cfg.label).split(self.cfg.separator) if listed is None else listed
+        return [name for part in parts if (name := part.strip())]
+
+    def gold(self, rows: Sequence[Row], labels: list[str]) -> NDArray[np.int64]:
+        """(N, K) zeros and ones."""
+        classes = classes_of(labels, self.cfg.spelled)
+        gold_NK = np.zeros((len(rows), len(labels)), np.int64)
+        unknown: list[tuple[str, str]] = []
+        for number, row in enumerate(rows):
+            for name in self._written(row):
+                if name in classes:
+                    gold_NK[number, classes[name]] = 1
+                else:
+                    unknown.append((row.place, name))
+        if unknown:
+            raise unknown_label(self.cfg, unknown[0][0], [name for _, name in unknown], labels, len(unknown))
+        return gold_NK
+
+    def head(self) -> "type[Head]":
+        """Binary cross-entropy, label by label."""
+        from foundation.task.heads import LabelSetHead
+
+        return LabelSetHead
+
+    def answer(self, outputs: NDArray[np.float32], tokens: TokenRows, how: Answering) -> Answers:
+        """Row by row, and in it label by label."""
+        return _answers(outputs)
+
+    def decide(self, examples: Examples, answers: Answers, how: Answering) -> Decisions:
+        """An item a row and label; the items of a row are a group."""
+        return Decisions(
+            labels=_SIDES,
+            item_ids=[f"{name}:{label}" for name in examples.ids for label in how.labels],
+            groups=[name for name in examples.ids for _ in how.labels],
+            gold=examples.labels.ravel().astype(np.float64),
+            predicted=answers.predicted,
+            logits=answers.logits,
+            probabilities=answers.probabilities,
+        )
+
+    def score(self, found: Decisions, labels: list[str]) -> Scores:
+        """F1 micro, macro, and by label: 0 where nothing was said; the share of rows with every label right."""
+        from sklearn import metrics
+
+        gold_NK, said_NK = (side.reshape(-1, len(labels)).astype(np.int64) for side in (found.gold, found.predicted))
+        values = {"exact_match": float((gold_NK == said_NK).all(1).mean())}
+        names = ("precision", "recall", "f1", "support")
+        for average in ("micro", "macro"):
+            three = metrics.precision_recall_fscore_support(gold_NK, said_NK, average=average, zero_division=0)
+            values |= {f"{name}_{average}": float(x) for name, x in zip(names[:3], three[:3], strict=True)}
+        columns = metrics.precision_recall_fscore_support(gold_NK, said_NK, average=None, zero_division=0)
+        per_class = {
+            label: {name: float(column[k]) for name, column in zip(names, columns, strict=True)}
+            for k, label in enumerate(labels)
+        }
+        return Scores(values, per_class)
+
+    def weighted(self, metric: Metric, found: Decisions) -> Weighted:
+        """Resampled by row."""
+        n_labels = len(found.item_ids) // len(set(found.groups))
+        gold_NK, said_NK = (side.reshape(-1, n_labels) for side in (found.gold, found.predicted))
+        if metric is Metric.exact_match:
+            return weighted_mean((gold_NK == said_NK).all(1).astype(np.float64))
+        return weighted_f1(gold_NK * said_NK, gold_NK, said_NK, is_micro=metric is Metric.f1_micro)
+
+    def constant(self, train: Examples, gold: Examples, how: Answering) -> Decisions:
+        """The labels that most training rows have; the commonest one where none is so common."""
+        shares_K = train.labels.mean(0)
+        outputs_K = np.where(shares_K >= min(0.5, shares_K.max()), 1.0, -1.0).astype(np.float32)
+        outputs = np.tile(outputs_K, (len(gold), 1))
+        return self.decide(gold, _answers(outputs), how)
+
+    def said(self, number: int, answers: Answers, how: Answering) -> dict[str, Any]:
+        """The labels, and how probable each is."""
+        shares_K = answers.probabilities[:, 1].reshape(-1, how.n_out)[number].tolist()
+        said_K = answers.predicted.reshape(-1, how.n_out)[number]
+        return {
+            "labels": [label for label, said in zip(how.labels, said_K, strict=True) if said],
+            "probabilities": dict(zip(how.labels, shares_K, strict=True)),
+        }
+
+
+def _answers(outputs_NK: NDArray[np.float32]) -> Answers:
+    """(N·K, 2): the softmax of (0, z) is the logistic function of z."""
+    logits = np.stack([np.zeros(outputs_NK.size, np.float32), outputs_NK.ravel()], axis=1)
+    return Answers((logits[:, 1] > 0).astype(np.float64), logits, softmax(logits))
