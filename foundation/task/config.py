@@ -59,7 +59,7 @@ class TaskConfig:
     spelled: how the files write each of labels, or of choices, where that differs.
     train, dev: files, looked for in each of the folders `local`. dev is the reported split; where it is not named,
     dev_share of the training rows is held out, chosen by a hash of the row.
-    hub: a data set of the Hugging Face hub, asked when no local file is found.
+    hub: a data set of the Hugging Face hub, asked when no local file is found. hub_columns: what it calls columns of ours.
     format: of the files; null: by their extension. columns: renames the columns of a CSV or TSV file, in order;
     has_header=false needs them. literal_quotes: a quotation mark is an ordinary character.
     separator: between the labels of a row, where they are not a list. choices: columns of the texts to choose from, or one
@@ -90,6 +90,7 @@ class TaskConfig:
     hub_revision: str | None = None
     hub_train: str = "train"
     hub_dev: str = "validation"
+    hub_columns: dict[str, str] = field(default_factory=dict)
     separator: str = ","
     scheme: TagScheme = TagScheme.plain
     choices: list[str] = field(default_factory=list)

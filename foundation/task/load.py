@@ -43,10 +43,8 @@ def _find(cfg: TaskConfig, runs_dir: Path) -> tuple[Side, Side, list[str]]:
     notes = [f"{cfg.name}: read from {folder}"]
     if cfg.dev is not None:
         return _numbered("train", rows), _numbered("dev", _read(cfg, folder / cfg.dev)), notes
-    side_of = [
-        is_held_out("\t".join(row.fields.get(c or "", "") for c in (cfg.text, cfg.text_pair)), cfg.dev_share)
-        for row in rows
-    ]
+    columns = build_kind(cfg).held_out_by()
+    side_of = [is_held_out("\t".join(row.fields.get(c, "") for c in columns), cfg.dev_share) for row in rows]
     notes.append(
         f"{cfg.name}: no task.dev is named, so {sum(side_of):,} of {len(rows):,} rows, chosen by a hash of their text, "
         "are held out and reported on"
@@ -77,6 +75,10 @@ def _from_hub(cfg: TaskConfig) -> tuple[Side, Side, list[str]]:
         )
     except UserError as error:
         raise UserError(f"{error} (looked for {looked})") from None
+    train, dev = (
+        [Row({**row.fields, **{ours: row.get(theirs) for ours, theirs in cfg.hub_columns.items()}}, row.place) for row in rows]
+        for rows in (train, dev)
+    )
     return _numbered("train", train), _numbered("dev", dev), notes
 
 

@@ -70,6 +70,10 @@ class Kind(ABC, Generic[E, T, A]):
     def __init__(self, cfg: TaskConfig) -> None:
         self.cfg = cfg
 
+    def held_out_by(self) -> list[str]:
+        """The columns that decide on which side of a split a row is: rows that share them stay together."""
+        return [column for column in (self.cfg.text, self.cfg.text_pair) if column is not None]
+
     @abstractmethod
     def label_names(self, rows: Sequence[Row]) -> list[str]:
         """What an answer is chosen among, from the settings or the training rows; none for regression."""

@@ -77,6 +77,10 @@ class QuestionAnswering(Kind[Questions, WindowRows, SpanAnswers]):
 
     too_long = "texts read in windows of"
 
+    def held_out_by(self) -> list[str]:
+        """Questions about one text stay together."""
+        return [str(self.cfg.text_pair)]
+
     def label_names(self, rows: Sequence[Row]) -> list[str]:
         """What the head tells of a token: whether an answer starts there, and ends there."""
         return ["start", "end"]
