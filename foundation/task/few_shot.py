@@ -1,7 +1,6 @@
 """A few-shot curve: one task learnt from ever more rows, from a foundation and from something else. Only missing cells run."""
 
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +10,11 @@ from foundation.core.distributed import is_main
 from foundation.core.errors import UserError
 from foundation.core.files import write_json
 from foundation.core.plain import to_plain
+from foundation.task.examples import TaskData
 from foundation.task.few_shot_plot import plot_curves
-from foundation.task.interval import Floats, weighted_metric
-from foundation.task.learning_curve import RESAMPLES, Advantage, Answered, Weighted, advantage, scores
-from foundation.task.load import TaskData
+from foundation.task.interval import Floats, Weighted
+from foundation.task.kinds.build import build_kind
+from foundation.task.learning_curve import RESAMPLES, Advantage, Answered, advantage, scores
 from foundation.task.protocol import find_starts, read_data, run_study, say, workplace
 from foundation.task.results import StudyResult
 from foundation.task.rows import choose_rows
@@ -50,11 +50,11 @@ def few_shot(cfg: FinetuneConfig, settings: dict[str, Any]) -> FewShotResult:
             Answered(
                 start.name,
                 sizes,
-                [[_weighted(cfg, data, study, n) for study in of] for of in studies],
+                [[_weighted(cfg, study, n) for study in of] for of in studies],
             )
             for n, start in enumerate(starts)
         ]
-        result = _together(data, arms, folder)
+        result = _together(studies[0][0].arms[0].predictions[0].n_groups, arms, folder)
         if is_main():
             _write(cfg, result)
         say(few_shot_table(cfg, result), f"  {folder}")
@@ -79,16 +79,13 @@ def _cell(
     return replace(cfg, **changed), settings | changed
 
 
-def _weighted(cfg: FinetuneConfig, data: TaskData, study: StudyResult, arm: int) -> list[Weighted]:
+def _weighted(cfg: FinetuneConfig, study: StudyResult, arm: int) -> list[Weighted]:
     """The metric of each seed's run."""
-    how = (cfg.task.primary, data.dev.labels)
-    return [
-        partial(weighted_metric, *how, run.predicted, n_labels=len(data.labels)) for run in study.arms[arm].predictions
-    ]
+    kind = build_kind(cfg.task)
+    return [kind.weighted(cfg.task.primary, run) for run in study.arms[arm].predictions]
 
 
-def _together(data: TaskData, arms: list[Answered], folder: Path) -> FewShotResult:
-    n_items = len(data.dev)
+def _together(n_items: int, arms: list[Answered], folder: Path) -> FewShotResult:
     found = advantage(arms[0], arms[1], n_items) if len(arms) == 2 else None
     return FewShotResult(arms, [scores(arm, n_items) for arm in arms], found, folder)
 

@@ -3,17 +3,13 @@
 Letters: B resamples · Z sizes · U draws of training rows · S seeds · N items (or groups of them, drawn together)
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TypeAlias
 
 import numpy as np
 
 from foundation.core.randomness import rng
-from foundation.task.interval import Floats
-
-# A run's metric: from how often each item stands in each resample, (B, N), to its values, (B,).
-Weighted: TypeAlias = Callable[[Floats], Floats]
+from foundation.task.interval import Floats, Weighted
 
 RESAMPLES = 1000
 # Scores at which the horizontal distance is taken, over the band that both curves reach.

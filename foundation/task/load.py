@@ -76,7 +76,10 @@ def _from_hub(cfg: TaskConfig) -> tuple[Side, Side, list[str]]:
     except UserError as error:
         raise UserError(f"{error} (looked for {looked})") from None
     train, dev = (
-        [Row({**row.fields, **{ours: row.get(theirs) for ours, theirs in cfg.hub_columns.items()}}, row.place) for row in rows]
+        [
+            Row({**row.fields, **{ours: row.get(theirs) for ours, theirs in cfg.hub_columns.items()}}, row.place)
+            for row in rows
+        ]
         for rows in (train, dev)
     )
     return _numbered("train", train), _numbered("dev", dev), notes

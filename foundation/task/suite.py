@@ -13,8 +13,8 @@ from foundation.model.sharing.config import SharingMethod
 from foundation.task.cell import Arm
 from foundation.task.config import Source, TaskConfig
 from foundation.task.costs import TENSORS_FILE, read_manifest, sharing_degree
+from foundation.task.examples import TaskData
 from foundation.task.interval import macro_differences
-from foundation.task.load import TaskData
 from foundation.task.multitask import Together, run_multitask
 from foundation.task.protocol import find_starts, prepare_arm, read_data, run_arm, run_study, say, study_of, workplace
 from foundation.task.results import StudyResult

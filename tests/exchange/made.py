@@ -18,6 +18,7 @@ from foundation.objective.pretraining import PretrainingObjective
 from foundation.task.config import Pooling, TaskConfig, TaskKind
 from foundation.task.finetuned import Answering, FineTuned
 from foundation.task.heads import TaskObjective
+from foundation.task.kinds.build import build_kind
 from foundation.train.config import Precision
 from foundation.train.foundation import save_foundation
 from tests.builders import bert_config, modern_config, randomise
@@ -62,7 +63,7 @@ def lay_task(
     task = TaskConfig(name="toy", kind=kind, train="t.csv", text_pair="other" if pairs else None)
     how = Answering(task, list(labels), pooling, 40, *((0.0, 1.0) if labels else (3.0, 1.5)))
     torch.manual_seed(0)
-    objective = TaskObjective(model, n_out=how.n_out, pooling=pooling, dropout=0.0)
+    objective = TaskObjective(model, n_out=how.n_out, pooling=pooling, dropout=0.0, head=build_kind(task).head())
     objective.encoder = share(objective.encoder, sharing)
     randomise(objective)
     info = {"name": run.name, "sharing": to_plain(sharing)}

@@ -12,6 +12,7 @@ from foundation.core.files import read_json
 from foundation.core.plain import to_plain
 from foundation.core.randomness import RowRng
 from foundation.model.sharing.config import MultitaskConfig, Sampler
+from foundation.task.answer import examples_of
 from foundation.task.config import Pooling
 from foundation.task.finetuned import load_finetuned
 from foundation.task.heads import TaskObjective
@@ -103,7 +104,7 @@ def test_the_encoder_is_stored_once_and_every_task_names_it(joint: tuple[Path, S
         assert info["shares"]["tensors"] == 15
     models = [load_finetuned(final, torch.device("cpu"), batch_rows=2, precision=Precision.fp32) for final in finals]
     text = toy.sentences(1, 9)[0][0]
-    said = [model.answer(model.tokenize([text], None)).predicted[0] for model in models]
+    said = [model.answer(model.tokenize(examples_of(model, [{"text": text}]))).predicted[0] for model in models]
     assert said[0] != said[1], "the second task has its labels turned round"
     costs = result.studies["multitask"]["first"].arms[0].summary["seeds"][0]["costs"]
     n_head = sum(p.numel() for p in models[0].objective.heads.parameters())
