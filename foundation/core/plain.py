@@ -2,6 +2,7 @@
 
 import dataclasses
 from enum import Enum
+from types import UnionType
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 from foundation.core.errors import UserError
@@ -40,6 +41,8 @@ def from_plain(kind: type[T], content: dict[str, Any], source: str) -> T:
 
 
 def _restored(hint: Any, value: Any, source: str) -> Any:
+    if isinstance(hint, UnionType):  # settings have no other than X | None
+        return None if value is None else _restored(get_args(hint)[0], value, source)
     if get_origin(hint) is list and isinstance(value, list):
         return [_restored(get_args(hint)[0], item, source) for item in value]
     if dataclasses.is_dataclass(hint) and isinstance(hint, type):

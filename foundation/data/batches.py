@@ -44,7 +44,8 @@ class Batch:
     """Clean tokens of some rows of a step.
 
     ids, segments: (T,) int64. lengths: (R,) int64, their sum is T. maskable: (T,) bool, False at [CLS] and [SEP].
-    labels: (R,), int64 or float64; None where rows have none. first_row: number of the first of these rows within the step.
+    labels: (R,), int64 or float64, or as a task's head wants them; None where there are none. first_row: number of the first of
+    these rows within the step.
     """
 
     ids: Ids

@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 from foundation.core.errors import UserError
 from foundation.core.files import write_atomically
 
+# Columns that say which run a row is of.
+_ORIGIN = ("task", "split", "seed", "foundation", "sharing", "arm", "data_shard")
 # data_shard of a run that saw no part but all of the training rows.
 ALL_ROWS = "1/1"
 
@@ -146,32 +148,36 @@ def read_predictions(path: Path) -> list[Predictions]:
 
     if not path.is_file():
         raise UserError(f"no predictions at {path}: make them with python -m foundation.finetune")
-    rows = parquet.read_table(path).to_pylist()
-    keys = ("task", "split", "seed", "foundation", "sharing", "arm", "data_shard")
-    runs: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
-    for row in rows:
-        runs.setdefault(tuple(row[key] for key in keys), []).append(row)
-    return [_run(items, keys) for items in runs.values()]
+    table = parquet.read_table(path)
+    rows_of: dict[tuple[Any, ...], list[int]] = {}
+    for number, origin in enumerate(zip(*(table[key].to_pylist() for key in _ORIGIN), strict=True)):
+        rows_of.setdefault(origin, []).append(number)
+    return [_run(table.take(rows)) for rows in rows_of.values()]
 
 
-def _run(items: list[dict[str, Any]], keys: Sequence[str]) -> Predictions:
-    labels = items[0]["labels"]
-    columns: dict[str, Any] = {
-        name: np.array([item[name] for item in items], dtype=np.float64)
-        for name in ("gold", "predicted", "probabilities")
-    }
-    texts = {name: [item[f"{name}_label"] for item in items] for name in ("gold", "predicted")}
+def _run(table: Any) -> Predictions:
+    """Of a pyarrow table that holds one run."""
+    labels = table["labels"][0].as_py()
+    gold, predicted = (table[name].to_numpy() for name in ("gold", "predicted"))
+    texts = {"gold": table["gold_label"].to_pylist(), "predicted": table["predicted_label"].to_pylist()}
     # Names of labels say nothing new.
-    own: dict[str, Any] = {
-        f"{name}_text": None if said == _names(columns[name], labels) else said for name, said in texts.items()
-    }
+    names = {"gold": _names(gold, labels), "predicted": _names(predicted, labels)}
     return Predictions(
-        **{key: items[0][key] for key in keys},
-        **columns,
-        **own,
+        **{key: table[key][0].as_py() for key in _ORIGIN},
         labels=labels,
-        item_ids=[item["item_id"] for item in items],
-        groups=[item["group"] for item in items],
-        credit=np.array([item["credit"] for item in items]) if labels else None,
-        logits=np.array([item["logits"] for item in items], dtype=np.float32),
+        item_ids=table["item_id"].to_pylist(),
+        groups=table["group"].to_pylist(),
+        gold=gold,
+        predicted=predicted,
+        credit=table["credit"].to_numpy() if labels else None,
+        logits=_matrix(table["logits"]),
+        probabilities=_matrix(table["probabilities"]),
+        gold_text=None if texts["gold"] == names["gold"] else texts["gold"],
+        predicted_text=None if texts["predicted"] == names["predicted"] else texts["predicted"],
     )
+
+
+def _matrix(column: Any) -> NDArray[Any]:
+    """(N, K) of a column of lists of one length."""
+    matrix: NDArray[Any] = column.combine_chunks().flatten().to_numpy(zero_copy_only=False).reshape(len(column), -1)
+    return matrix

@@ -122,7 +122,7 @@ def test_squad_gives_a_row_a_question_with_its_line(tmp_path: Path) -> None:
         ('{"data": [\n{]}', r"a.json:2: not valid JSON"),
         ("[1]", r"a.json:1: not a file in the form of SQuAD"),
         ('{"data": [{"title": "x"}]}', r"a.json:1: .* has only title where 'paragraphs' is needed"),
-        (json.dumps(SQUAD, indent=1).replace('"answer_start"', '"start"'), r"a.json:12: .*'answer_start' is needed"),
+        (json.dumps(SQUAD, indent=1).replace('"answer_start"', '"start"'), r"a.json:11: .*'answer_start' is needed"),
         ('{"data": [{"paragraphs": [{"context": "x", "qas": ["y"]}]}]}', r"a.json:1: .* is a str where 'id' is needed"),
     ],
 )

@@ -29,7 +29,7 @@ def entity_counts(gold: Sequence[list[str]], said: Sequence[list[str]]) -> tuple
 
 def score_entities(gold: list[list[str]], said: list[list[str]]) -> dict[str, float]:
     """Precision, recall and F1 over all entities: 0 where there is none."""
-    from seqeval.metrics import precision_recall_fscore_support
+    from seqeval.metrics.sequence_labeling import precision_recall_fscore_support
 
     with warnings.catch_warnings():
         # zero_division says what we want, and yet numpy warns about means over no label.

@@ -148,7 +148,7 @@ def test_resampling_repeats_whole_sentences(metric: Metric) -> None:
 @pytest.mark.parametrize(
     ("row", "settings", "words"),
     [
-        ({"w": ["a", "b"], "t": ["P"]}, {}, "a:1: 2 words and 1 tags: give each word one tag"),
+        ({"w": ["a", "b"], "t": ["P"]}, {"labels": ["P", "V"]}, "a:1: 2 words and 1 tags: give each word one tag"),
         ({"w": [], "t": []}, {"labels": ["P", "V"]}, "a:1: column 'w' has no words"),
         ({"w": "a b", "t": "P Z"}, {"labels": ["P", "V"]}, r"a:1 \(word 2\): label 'Z' is not in task.labels \(P, V\)"),
         ({"w": "a b", "t": "P Z", "LINE": [4, 5]}, {"labels": ["P", "V"]}, r"a:5: label 'Z' is not in task.labels"),
