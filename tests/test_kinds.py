@@ -98,37 +98,34 @@ def test_tags_of_words(tmp_path: Path) -> None:
 
 
 def lay_questions(path: Path, n: int, purpose: int) -> list[dict]:
-    """Which word of the text is good, or bad? Every text has one of them, and half of the questions ask for the other."""
+    """Which word of the text is the good one, or the bad one?"""
     rows = []
     for number, (text, label) in enumerate(toy.sentences(n, purpose)):
-        wanted = "good" if number % 4 < 2 else "bad"
         word = next(word for word in text.split() if word in toy.GOOD + toy.BAD)
-        answers = [{"text": word, "answer_start": f" {text} ".index(f" {word} ")}] if label == wanted else []
-        rows.append({"context": text, "qas": [{"id": f"q{purpose}-{number}", "question": wanted, "answers": answers}]})
-    path.write_text(json.dumps({"version": "v2.0", "data": [{"title": "t", "paragraphs": rows}]}, indent=1))
+        answers = [{"text": word, "answer_start": f" {text} ".index(f" {word} ")}]
+        rows.append({"context": text, "qas": [{"id": f"q{purpose}-{number}", "question": label, "answers": answers}]})
+    path.write_text(json.dumps({"version": "1.1", "data": [{"title": "t", "paragraphs": rows}]}, indent=1))
     return rows
 
 
 def test_answers_in_texts(tmp_path: Path) -> None:
-    lay_questions(tmp_path / "train.json", 400, 1)
+    lay_questions(tmp_path / "train.json", 240, 1)
     rows = lay_questions(tmp_path / "dev.json", 40, 2)
     task = TaskConfig(
         name="answers", kind=TaskKind.question_answering, text="question", text_pair="context", label="answers",
-        train="train.json", dev="dev.json", unanswerable=True,
+        train="train.json", dev="dev.json",
     )  # fmt: skip
-    arm = learn(tmp_path, task, epochs=8).arms[0]
+    arm = learn(tmp_path, task, epochs=6).arms[0]
     assert arm.summary["mean"] > 0.8 > arm.summary["baseline"]
     stored = read_predictions(arm.folder / "predictions.parquet")[0]
     answers = ask(arm, tmp_path / "dev.json")
     assert [a["id"] for a in answers] == stored.item_ids == [row["qas"][0]["id"] for row in rows]
-    assert [a["answer"] or "" for a in answers] == stored.predicted_text
-    for answer in answers:
-        if answer["answer"] is not None:
-            assert answer["context"][answer["start"] : answer["end"]] == answer["answer"]
+    assert [a["answer"] for a in answers] == stored.predicted_text
+    assert all(a["context"][a["start"] : a["end"]] == a["answer"] for a in answers)
 
 
 def test_choices(tmp_path: Path) -> None:
-    for name, n, purpose in (("train", 240, 1), ("dev", 40, 2)):
+    for name, n, purpose in (("train", 120, 1), ("dev", 30, 2)):
         draws = np.random.default_rng(purpose)
         rows = []
         for number in range(n):
@@ -151,26 +148,24 @@ def test_choices(tmp_path: Path) -> None:
 
 
 def test_an_order_of_texts(tmp_path: Path) -> None:
-    """A good film is answered by a word that a bad one never is."""
-    for name, n, purpose in (("train", 300, 1), ("dev", 60, 2)):
-        draws = np.random.default_rng(purpose)
-        rows = []
-        for number in range(n):
-            words = (toy.GOOD, toy.BAD)[number % 2]
-            rows.append(
-                {"query": f"{draws.choice(words)} film", "response": f"{draws.choice(words)} {draws.choice(toy.OTHER)}"}
-            )
-        jsonl(tmp_path / f"{name}.jsonl", rows)
+    for name, n, purpose in (("train", 40, 1), ("dev", 20, 2)):
+        texts = [text for text, _ in toy.sentences(2 * n, purpose)]
+        jsonl(
+            tmp_path / f"{name}.jsonl", [{"query": a, "response": b} for a, b in zip(texts[:n], texts[n:], strict=True)]
+        )
     task = TaskConfig(
-        name="order", kind=TaskKind.retrieval, text="query", text_pair="response", n_candidates=2, train="train.jsonl",
+        name="order", kind=TaskKind.retrieval, text="query", text_pair="response", n_candidates=5, train="train.jsonl",
         dev="dev.jsonl",
     )  # fmt: skip
-    arm = learn(tmp_path, task, epochs=4).arms[0]
-    # Half of the candidates drawn are of the same kind as the right one: of these only half can be known.
-    assert arm.summary["seeds"][0]["values"]["recall_at_1"] > 0.65
-    jsonl(tmp_path / "ask.jsonl", [{"query": "good film", "response": ["bad plot", "great plot"]}])
-    told = ask(arm, tmp_path / "ask.jsonl")
-    assert [c["text"] for c in told[0]["ranked"]] == ["great plot", "bad plot"]
+    arm = learn(tmp_path, task, epochs=1).arms[0]
+    values, stored = arm.summary["seeds"][0]["values"], arm.predictions[0]
+    assert values["mrr"] == pytest.approx(stored.credit.mean())
+    assert values["recall_at_1"] == pytest.approx((stored.gold == stored.predicted).mean())
+    assert values["recall_at_5"] == 1
+    jsonl(tmp_path / "ask.jsonl", [{"query": "good film", "response": ["bad plot", "great plot", "a"]}])
+    ranked = ask(arm, tmp_path / "ask.jsonl")[0]["ranked"]
+    assert {c["text"] for c in ranked} == {"bad plot", "great plot", "a"}
+    assert [c["score"] for c in ranked] == sorted((c["score"] for c in ranked), reverse=True)
 
 
 def test_a_malformed_row_to_be_answered_is_named(tmp_path: Path) -> None:
