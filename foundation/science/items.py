@@ -12,7 +12,8 @@ from foundation.core.errors import UserError
 from foundation.core.plain import from_plain
 from foundation.science.records import TaskAnswers
 from foundation.task.config import TaskConfig
-from foundation.task.load import TaskData, load_task
+from foundation.task.examples import TaskData
+from foundation.task.load import load_task
 from foundation.task.readers import read_rows
 
 # Upper ends, in words, of the bins of text length (Bommasani et al. 2022 use these, and shorter ones).
