@@ -35,14 +35,6 @@ _KINDS = {
 _FOLDED = "The embedding of the first segment is added to every token's, which is exact where there is one segment."
 
 
-# The kinds of task that ForSequenceClassification holds, as it calls them.
-_PROBLEM_TYPES = {
-    TaskKind.classification: "single_label_classification",
-    TaskKind.regression: "regression",
-    TaskKind.multilabel: "multi_label_classification",
-}
-
-
 def family_of(model: ModelConfig) -> Family:
     """The family whose classes hold the model. Raises UserError, naming the switches, where none can."""
     family: Family = Modern() if model.norm_place is NormPlace.pre else Bert()
@@ -91,11 +83,8 @@ def folded_segments(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def stock_task(tuned: FineTuned) -> Stock:
-    """A fine-tuned model for one label, several, or a value, a text or a pair of texts."""
+    """A fine-tuned model for one label, or one value, a text or a pair of texts."""
     model, how, notes = tuned.objective.encoder.cfg, tuned.how, list[str]()
-    if how.task.kind not in _PROBLEM_TYPES:
-        allowed = ", ".join(kind.value for kind in _PROBLEM_TYPES)
-        raise UserError(f"task {how.task.name} is {how.task.kind.value}, which cannot be exported yet; {allowed} can")
     family = family_of(model)
     if how.task.kind not in (TaskKind.classification, TaskKind.regression):
         raise UserError(
@@ -126,7 +115,7 @@ def stock_task(tuned: FineTuned) -> Stock:
     stock.config |= {
         "id2label": {str(number): name for number, name in enumerate(names)},
         "label2id": {name: number for number, name in enumerate(names)},
-        "problem_type": _PROBLEM_TYPES[how.task.kind],
+        "problem_type": "single_label_classification" if how.labels else "regression",
     }
     if isinstance(family, Modern):
         stock.config["classifier_pooling"] = how.pooling.value
