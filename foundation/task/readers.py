@@ -119,7 +119,15 @@ def _objects(lines: Iterable[str], path: str) -> Iterator[Row]:
             raise UserError(f"{place}: not valid JSON ({error.msg} at column {error.colno}): mend the line") from None
         if not isinstance(content, dict):
             raise UserError(f"{place}: {type(content).__name__} where an object {{…}} should be: mend the line")
-        yield Row({key: as_text(value) for key, value in content.items() if value is not None}, place)
+        row = Row({key: as_text(value) for key, value in content.items() if value is not None}, place)
+        for key, value in row.fields.items():
+            try:
+                value.encode()
+            except UnicodeEncodeError as error:
+                raise UserError(
+                    f"{place}: half of a surrogate pair at character {error.start} of {key!r}: mend the escape"
+                ) from None
+        yield row
 
 
 def read_hub(name: str, config: str | None, split: str, revision: str | None = None) -> Iterator[Row]:

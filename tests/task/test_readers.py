@@ -96,6 +96,7 @@ def test_standard_input_is_a_dash(monkeypatch: pytest.MonkeyPatch) -> None:
         ),
         ("a.csv", 'text,label\nx,1\n"x"y,1\n', r"a\.csv:3: .*quotes"),
         ("a.csv", "text,text\nx,1\n", r"a\.csv:1: a name stands twice in the header \(text, text\): rename"),
+        ("a.jsonl", '{"text": "a\\ud800"}\n', r"a\.jsonl:1: half of a surrogate pair at character 1 of 'text': mend"),
         ("a.jsonl", '{"text": "x"}\n{"text": \n', r"a\.jsonl:2: not valid JSON \(.* at column \d+\): mend the line"),
         ("a.jsonl", '["x"]\n', r"a\.jsonl:1: list where an object {…} should be"),
         ("a.parquet", "x", r"a\.parquet cannot be read: give a file in one of csv, tsv, jsonl, txt"),
