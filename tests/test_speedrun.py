@@ -31,7 +31,7 @@ TOY = {
     },
     "peer": {
         "base": {"rows": 8, "lr": 1e-3, "precision": "fp32", "layers": 1, "width": 16, "heads": 2},
-        "tune": {"budget_s": 0.05, "evaluations": 2, "grid": {"lr": [1e-3, 1e-2]}, "more": {"alone": {"nsp": False}}},
+        "tune": {"budget_s": 0.05, "evaluations": 2, "grid": {"lr": [1e-3, 1e-2]}, "more": {"alone": {"nsp": False, "precision": "bf16"}}},
         "final": {"budget_s": 0.1, "evaluations": 3, "seeds": 2},
     },
     "ours": {
@@ -39,8 +39,8 @@ TOY = {
         "base": ["model=modern_mini", *TOY_MODEL, "optim=adamw", "batches.rows_per_step=8", "batches.seq_len=32", "trainer=cpu"],
         "variants": [
             {"name": "base", "seeds": 3},
-            {"name": "muon", "on": "base", "overrides": ["optim=muon"], "seeds": 3},
-            {"name": "diverges", "on": "base", "overrides": ["optim.lr=1e30"]},
+            {"name": "muon", "over": "base", "overrides": ["optim=muon"], "seeds": 3},
+            {"name": "diverges", "over": "base", "overrides": ["optim.lr=1e30"]},
         ],
     },
 }  # fmt: skip
@@ -179,7 +179,19 @@ def test_another_choice_of_a_group_takes_what_was_said_inside_it_along() -> None
     assert words == ("optim=muon", "optim.muon_lr=2", "model.width=9")
 
 
-def test_every_variant_of_the_speedrun_composes() -> None:
+def test_a_misspelt_key_of_a_variant_is_refused(toy: cells.Speedrun) -> None:
+    # YAML takes a bare `on` for a truth value: variants would silently change nothing of what they name.
+    broken = cells.Speedrun(toy.rules, toy.peer, {**toy.ours, "variants": [{"name": "a", True: "b"}]}, toy.results)
+    with pytest.raises(UserError, match="a: unknown"):
+        broken.variants()
+
+
+def test_every_variant_of_the_speedrun_composes_and_no_nsp_keeps_the_mask_rates() -> None:
     speedrun = cells.read_speedrun(HERE / "speedrun.yaml", HERE / "results")
-    for cell in speedrun.variants(seeds=1):
-        sides.composed([*speedrun.rules.common, *cell.overrides, "steps=1", "name=x"])
+    found = {
+        cell.variant: sides.composed([*speedrun.rules.common, *cell.overrides, "steps=1", "name=x"])
+        for cell in speedrun.variants(seeds=1)
+    }
+    with_nsp, without = found["small"].objective, found["no-nsp"].objective
+    assert with_nsp.sentence_task.value == "nsp" and without.sentence_task.value == "none"
+    assert without.masking == with_nsp.masking

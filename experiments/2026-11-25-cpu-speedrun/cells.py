@@ -10,6 +10,9 @@ import yaml
 from foundation.core.errors import UserError
 from foundation.core.files import read_json
 
+# `over` names the variant that is changed. (`on` would be a truth value to YAML.)
+_VARIANT_KEYS = {"name", "over", "overrides", "seeds"}
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rules:
@@ -45,7 +48,7 @@ class Recipe:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cell:
-    """One training. recipe is set for the peer, overrides for ours; on: the variant that it changes one thing of."""
+    """One training. recipe is set for the peer, overrides for ours; over: the variant that it changes one thing of."""
 
     side: str
     stage: str
@@ -55,7 +58,7 @@ class Cell:
     evaluations: int
     recipe: Recipe | None = None
     overrides: tuple[str, ...] = ()
-    on: str | None = None
+    over: str | None = None
 
     @property
     def name(self) -> str:
@@ -159,16 +162,18 @@ class Speedrun:
         ]
 
     def variants(self, seeds: int | None = None) -> list[Cell]:
-        """Ours; `seeds` of each instead of what the YAML says. A variant starts from the overrides of the one it is `on`."""
+        """Ours; `seeds` of each instead of what the YAML says. A variant starts from the overrides of the one it is `over`."""
         words: dict[str, tuple[str, ...]] = {}
         cells = []
         for variant in self.ours["variants"]:
-            name, on = variant["name"], variant.get("on")
-            if on is not None and on not in words:
-                raise UserError(f"{name} is on {on}, which no variant above it is called")
+            if unknown := variant.keys() - _VARIANT_KEYS:
+                raise UserError(f"{variant['name']}: unknown {unknown}; known are {', '.join(sorted(_VARIANT_KEYS))}")
+            name, over = variant["name"], variant.get("over")
+            if over is not None and over not in words:
+                raise UserError(f"{name} changes {over}, as no variant above it is called")
             if name in words:
                 raise UserError(f"two variants are called {name}")
-            words[name] = merged([*(words[on] if on else self.ours["base"]), *variant.get("overrides", [])])
+            words[name] = merged([*(words[over] if over else self.ours["base"]), *variant.get("overrides", [])])
             first = Cell(
                 side="ours",
                 stage="run",
@@ -177,7 +182,7 @@ class Speedrun:
                 budget_s=self.ours["budget_s"],
                 evaluations=self.ours["evaluations"],
                 overrides=words[name],
-                on=on,
+                over=over,
             )
             cells += [replace(first, seed=seed) for seed in range(seeds or variant.get("seeds", 1))]
         return cells

@@ -18,7 +18,7 @@ Result = dict[str, Any]
 # Standard errors of the difference that a change has to pay, and seeds of either side that it takes to say so.
 _ERRORS, _SEEDS = 2.0, 3
 _COLUMNS = [
-    "side", "stage", "variant", "on", "seeds", "failed", "loss", "sd", "other_loss", "nats_per_byte", "gain", "gain_se",
+    "side", "stage", "variant", "over", "seeds", "failed", "loss", "sd", "other_loss", "nats_per_byte", "gain", "gain_se",
     "verdict", "to_target_s", "trained_s", "steps", "tokens_per_s",
 ]  # fmt: skip
 
@@ -47,7 +47,7 @@ class Group:
     side: str
     stage: str
     variant: str
-    on: str | None
+    over: str | None
     results: list[Result]
     examination: str
 
@@ -82,7 +82,7 @@ def groups(speedrun: Speedrun) -> dict[tuple[str, str, str], Group]:
                 f"{path} was run under other rules than the YAML has now: it cannot stand in one table with the rest"
             )
         key = (result["side"], result["stage"], result["variant"])
-        group = found.setdefault(key, Group(*key, result["on"], [], speedrun.rules.examination))
+        group = found.setdefault(key, Group(*key, result["over"], [], speedrun.rules.examination))
         group.results.append(result)
     if not found:
         raise UserError(f"there is nothing below {speedrun.results / 'cells'} yet: run  run.py peer  and  run.py ours")
@@ -94,7 +94,7 @@ def gain(group: Group, parent: Group | None) -> tuple[float, float, str]:
     if not group.ended:
         return math.nan, math.nan, "failed"
     if parent is None or not parent.ended:
-        return math.nan, math.nan, "start" if group.on is None else "parent not run"
+        return math.nan, math.nan, "start" if group.over is None else "parent not run"
     one_vocabulary = group.tokenizers() == parent.tokenizers()
     new, old = ((g.losses() if one_vocabulary else g.per_byte()) for g in (group, parent))
     gained = statistics.fmean(old) - statistics.fmean(new)
@@ -115,7 +115,7 @@ def row(group: Group, parent: Group | None, target: float) -> dict[str, Any]:
         target if group.side == "peer" or parent is None or group.tokenizers() == parent.tokenizers() else math.nan
     )
     return {
-        "side": group.side, "stage": group.stage, "variant": group.variant, "on": group.on or "",
+        "side": group.side, "stage": group.stage, "variant": group.variant, "over": group.over or "",
         "seeds": len(ended), "failed": len(group.results) - len(ended),
         "loss": mean(losses), "sd": statistics.stdev(losses) if len(losses) > 1 else math.nan,
         "other_loss": mean(group.losses(other)), "nats_per_byte": mean(group.per_byte()),
@@ -157,7 +157,7 @@ def report(speedrun: Speedrun) -> str:
     ranked = sorted(
         found.values(), key=lambda g: (g.side == "ours", order.get(g.variant, len(order)), g.stage, g.variant)
     )
-    rows = [row(group, found.get(("ours", "run", group.on or "")), target) for group in ranked]
+    rows = [row(group, found.get(("ours", "run", group.over or "")), target) for group in ranked]
     out = io.StringIO()
     writer = csv.DictWriter(out, _COLUMNS, lineterminator="\n")
     writer.writeheader()
@@ -187,7 +187,7 @@ def _short(value: Any, digits: int) -> Any:
 def _table(rows: list[dict[str, Any]]) -> str:
     names = [
         "variant",
-        "on",
+        "over",
         "seeds",
         "failed",
         "held-out loss",
@@ -204,7 +204,7 @@ def _table(rows: list[dict[str, Any]]) -> str:
         spread = "" if math.isnan(line["sd"]) else f" ± {line['sd']:.4f}"
         error = "" if math.isnan(line["gain_se"]) else f" ± {line['gain_se']:.4f}"
         cells = [
-            f"{'peer: ' if line['side'] == 'peer' else ''}{line['variant']}", line["on"], line["seeds"], line["failed"],
+            f"{'peer: ' if line['side'] == 'peer' else ''}{line['variant']}", line["over"], line["seeds"], line["failed"],
             "" if math.isnan(line["loss"]) else f"{line['loss']:.4f}{spread}", _short(line["other_loss"], 5),
             _short(line["nats_per_byte"], 4), "" if math.isnan(line["gain"]) else f"{line['gain']:+.4f}{error}", line["verdict"],
             _short(line["to_target_s"], 4), _short(line["trained_s"], 4), _short(line["tokens_per_s"], 5),

@@ -121,7 +121,7 @@ def run(speedrun: Speedrun, cell: Cell) -> dict[str, Any]:
     exams = {pairs: examination(corpus, rules, kind) for pairs, kind in (("pairs", Pairs.next), ("single", Pairs.none))}
     side: Side = Ours(cfg, corpus) if cell.recipe is None else Peer(cell.recipe, rules, corpus, cell.seed)
     result: dict[str, Any] = {
-        "side": cell.side, "stage": cell.stage, "variant": cell.variant, "seed": cell.seed, "on": cell.on,
+        "side": cell.side, "stage": cell.stage, "variant": cell.variant, "seed": cell.seed, "over": cell.over,
         "settings": cell.settings(), "rules": trained_under(rules),
         "corpus": corpus.fingerprint, "tokenizer": corpus.tokenizer.fingerprint,
         "held_out": {key: corpus.manifest["held_out"][key] for key in ("tokens", "words", "bytes")},

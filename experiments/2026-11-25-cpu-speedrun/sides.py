@@ -172,7 +172,7 @@ class Peer:
         with autocast(_CPU, self.precision):
             loss = self.forward(**rows.inputs).loss
         loss.backward()
-        return float(loss)
+        return float(loss.detach())
 
     def _step(self, rows: PaddedStep) -> float:
         loss = self._gradients(rows)
