@@ -31,7 +31,10 @@ TOY = {
     },
     "peer": {
         "base": {"rows": 8, "lr": 1e-3, "precision": "fp32", "layers": 1, "width": 16, "heads": 2},
-        "tune": {"budget_s": 0.05, "evaluations": 2, "grid": {"lr": [1e-3, 1e-2]}, "more": {"alone": {"nsp": False, "precision": "bf16"}}},
+        "tune": {
+            "budget_s": 0.05, "evaluations": 2, "grid": {"lr": [1e-3, 1e-2]},
+            "more": {"alone": {"nsp": False, "precision": "bf16"}},
+        },
         "final": {"budget_s": 0.1, "evaluations": 3, "seeds": 2},
     },
     "ours": {
@@ -156,6 +159,7 @@ def test_seconds_to_the_target_lie_on_the_line_between_two_examinations() -> Non
     assert record.seconds_to(4.5, curve, "pairs") == 30.0
     assert record.seconds_to(6.5, curve, "pairs") == 10.0
     assert math.isinf(record.seconds_to(3.9, curve, "pairs"))
+    assert math.isnan(record.seconds_to(math.nan, curve, "pairs"))
 
 
 @pytest.mark.parametrize(("losses", "verdict"), [((4.0, 4.1, 4.2), "kept"), ((4.8, 4.9, 5.0), "not kept")])
@@ -184,6 +188,11 @@ def test_a_misspelt_key_of_a_variant_is_refused(toy: cells.Speedrun) -> None:
     broken = cells.Speedrun(toy.rules, toy.peer, {**toy.ours, "variants": [{"name": "a", True: "b"}]}, toy.results)
     with pytest.raises(UserError, match="a: unknown"):
         broken.variants()
+
+
+def test_a_typo_in_an_override_is_answered_with_the_nearest_setting() -> None:
+    with pytest.raises(UserError, match=r"unknown setting batches\.rows_per_stp; .*batches\.rows_per_step"):
+        sides.composed(["batches.rows_per_stp=8", "steps=1", "name=x"])
 
 
 def test_every_variant_of_the_speedrun_composes_and_no_nsp_keeps_the_mask_rates() -> None:

@@ -26,8 +26,10 @@ _COLUMNS = [
 def seconds_to(target: float, curve: list[dict[str, float]], examination: str) -> float:
     """Training seconds at which the curve first crosses `target`, on the straight line between two examinations; inf: never.
 
-    A curve that is below at its first point was there before: its seconds are an upper bound.
+    A curve that is below at its first point was there before: its seconds are an upper bound. nan: there is no target.
     """
+    if math.isnan(target):
+        return math.nan
     before: dict[str, float] | None = None
     for point in curve:
         loss = point[examination]

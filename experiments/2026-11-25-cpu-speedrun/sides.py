@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from cells import Recipe, Rules
 from hydra import compose, initialize_config_dir
+from hydra.errors import HydraException
 from torch import Tensor
 
 from foundation.benchmark.config import SizeConfig
@@ -51,10 +52,13 @@ class Side(Protocol):
 
 def composed(words: list[str]) -> PretrainConfig:
     """Settings as `python -m foundation.pretrain` would have them from these words."""
-    refuse_unknown_overrides(words, PretrainConfig)
     register(PretrainConfig, "pretrain")
     with initialize_config_dir(str(conf_folder()), version_base="1.3"):
-        cfg = to_dataclass(compose("pretrain", overrides=words), PretrainConfig)
+        try:
+            cfg = to_dataclass(compose("pretrain", overrides=words), PretrainConfig)
+        except HydraException:
+            refuse_unknown_overrides(words, PretrainConfig)  # says what is meant
+            raise
     cfg.check()
     return cfg
 
