@@ -181,6 +181,13 @@ def test_the_tasks_of_every_suite_file_are_there() -> None:
     assert all(set(suite["tasks"]) <= known for suite in suites)
 
 
+def test_glue_is_every_task_of_glue_but_wnli() -> None:
+    import yaml
+
+    tasks = yaml.safe_load((conf_folder() / "task/glue.yaml").read_text())["tasks"]
+    assert sorted(tasks) == ["cola", "mnli", "mrpc", "qnli", "qqp", "rte", "sst2", "stsb"]
+
+
 def test_an_average_over_tasks_is_resampled_task_by_task() -> None:
     draws = np.random.default_rng(0)
     tasks = [Differences(mean, draws.normal(mean, 0.04, 20_000), 100, (3, 2)) for mean in (0.1, 0.3)]

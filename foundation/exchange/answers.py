@@ -19,7 +19,6 @@ from foundation.objective.base import clean_example
 from foundation.objective.masked_lm import MaskedLMHead
 from foundation.objective.next_sentence import SentencePairHead
 from foundation.task.batches import TokenRows
-from foundation.task.finetuned import FineTuned
 from foundation.train.checkpoint import load_into
 from foundation.train.foundation import Foundation
 
@@ -82,20 +81,5 @@ def foundation_answers(foundation: Foundation, architecture: str) -> Answerer:
             if "pair" in heads:
                 found.setdefault(names["pair"], []).append(heads["pair"](hidden_LD[:1])[0])
         return found
-
-    return answer
-
-
-def task_answers(tuned: FineTuned) -> Answerer:
-    """(K,) logits, or the value in the labels' unit; every row for itself."""
-    tuned.objective.eval()
-
-    @torch.no_grad()
-    def answer(rows: TokenRows) -> Outputs:
-        examples = [clean_example(assemble([row], rows.specials, None)) for row in rows.rows]
-        outputs = [tuned.objective.logits(example)[0] for example in examples]
-        return {
-            "logits": outputs if tuned.how.labels else [tuned.how.mean + tuned.how.std * value for value in outputs]
-        }
 
     return answer

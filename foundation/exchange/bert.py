@@ -48,6 +48,8 @@ class Bert(Family):
     )
     pair = NameTable({"heads.pair.pool": "bert.pooler.dense", "heads.pair.classify": "cls.seq_relationship"})
     sequence = NameTable({"heads.dense": "bert.pooler.dense", "heads.out": "classifier"})
+    token = NameTable({"heads.out": "classifier"})
+    span = NameTable({"heads.out": "qa_outputs"})
     inputs = ("input_ids", "token_type_ids", "attention_mask")
 
     def misfits(self, model: ModelConfig) -> list[str]:

@@ -15,7 +15,20 @@ _PIPELINES = {
     "ForSequenceClassification": "text-classification",
     "ForTokenClassification": "token-classification",
     "ForQuestionAnswering": "question-answering",
+    "ForMultipleChoice": "multiple-choice",
 }
+# What the tokenizer is given, and how what it gives goes into the model; of other classes a text, as it comes.
+_ASKED = {
+    "ForQuestionAnswering": ('"A question?", "A text that may answer it."', "**rows"),
+    "ForMultipleChoice": (
+        '["A question?"] * 2, ["One choice.", "Another."], padding=True',
+        "**{name: ids[None] for name, ids in rows.items()}",
+    ),
+}
+# Kinds of task whose outputs have names.
+_NAMED = ("classification", "multilabel", "tagging")
+# More labels than this are left to config.json.
+_LABELS_SHOWN = 20
 
 
 def model_card(final: Path, stock: Stock, max_tokens: int, difference: float) -> str:
@@ -26,6 +39,7 @@ def model_card(final: Path, stock: Stock, max_tokens: int, difference: float) ->
         _header(kind, stock.config["model_type"]),
         f"# {info.get('name', final.parent.name)}",
         f"A `{stock.architecture}` of transformers, exported by Foundation from the model `{info['fingerprint']}`.",
+        *_head(info),
         _use(kind),
         "## Where it comes from",
         lineage.mermaid(),
@@ -44,14 +58,29 @@ def _header(kind: str, model_type: str) -> str:
     return f"---\nlibrary_name: transformers\npipeline_tag: {pipeline}\ntags: [{model_type}, foundation-encoder]\n---"
 
 
+def _head(info: dict[str, Any]) -> list[str]:
+    """What a fine-tuned model's head was trained for."""
+    if "task" not in info:
+        return []
+    task, labels = info["task"], info["labels"]
+    told = f"Its head is that of the task `{task['name']}`: {task['kind'].replace('_', ' ')}"
+    if task["kind"] in _NAMED:
+        shown = ", ".join(f"`{label}`" for label in labels[:_LABELS_SHOWN])
+        more = f" and {len(labels) - _LABELS_SHOWN} more" if len(labels) > _LABELS_SHOWN else ""
+        told += f", with the labels {shown}{more}"
+    return [f"{told}."]
+
+
 def _use(kind: str) -> str:
     auto = f"AutoModel{'' if kind == 'Model' else kind}"
+    texts, inputs = _ASKED.get(kind, ('"A text."', "**rows"))
     return f"""```python
 from transformers import AutoTokenizer, {auto}
 
 tokenizer = AutoTokenizer.from_pretrained(FOLDER)
 model = {auto}.from_pretrained(FOLDER)
-outputs = model(**tokenizer("A text.", return_tensors="pt"))
+rows = tokenizer({texts}, return_tensors="pt")
+outputs = model({inputs})
 ```"""
 
 

@@ -9,12 +9,13 @@ import torch
 from foundation.core.errors import UserError
 from foundation.core.files import folder_in_progress, write_json
 from foundation.data.tokenizer import Tokenizer
-from foundation.exchange.answers import Answerer, Texts, foundation_answers, real_texts, task_answers
+from foundation.exchange.answers import Answerer, Texts, foundation_answers, real_texts
 from foundation.exchange.card import model_card
 from foundation.exchange.config import ExportConfig
 from foundation.exchange.family import Stock
+from foundation.exchange.tasks import has_pairs, stock_task, task_answers
 from foundation.exchange.to_onnx import ONNX_FILE, check_onnx, require_onnx, write_onnx
-from foundation.exchange.to_stock import family_of, stock_foundation, stock_task
+from foundation.exchange.to_stock import family_of, stock_foundation
 from foundation.exchange.tokenizer import write_tokenizer
 from foundation.exchange.verify import StockReader, check_answers, require_transformers
 from foundation.model.config import ModelConfig
@@ -95,10 +96,8 @@ def depart(final: Path) -> Departure:
         answer = foundation_answers(foundation, stock.architecture)
         return Departure(stock, foundation.model, foundation.tokenizer, seq_len, answer, texts)
     tuned = load_finetuned(final, torch.device("cpu"), batch_rows=8, precision=Precision.fp32)
-    texts = [real_texts(pairs=tuned.how.task.text_pair is not None)]
-    return Departure(
-        stock_task(tuned), foundation.model, tuned.tokenizer, tuned.how.seq_len, task_answers(tuned), texts
-    )
+    stock, texts = stock_task(tuned), [real_texts(pairs=has_pairs(tuned.how.task))]
+    return Departure(stock, foundation.model, tuned.tokenizer, tuned.how.seq_len, task_answers(tuned), texts)
 
 
 def write_checked(departure: Departure, folder: Path) -> float:

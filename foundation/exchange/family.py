@@ -38,6 +38,8 @@ class Family(ABC):
     mlm: NameTable
     pair: NameTable
     sequence: NameTable
+    token: NameTable
+    span: NameTable
     inputs: tuple[str, ...]
 
     @abstractmethod

@@ -45,6 +45,7 @@ class Modern(Family):
     # No ModernBert… class has a head for pairs of sentences.
     pair = NameTable({})
     sequence = NameTable({"heads.dense": "head.dense", "heads.norm": "head.norm", "heads.out": "classifier"})
+    token = span = sequence
     inputs = ("input_ids", "attention_mask")
 
     def misfits(self, model: ModelConfig) -> list[str]:

@@ -41,7 +41,7 @@ class _Positional(nn.Module):
         self.model, self.inputs, self.outputs = model, inputs, outputs
 
     def forward(self, *given: Tensor) -> tuple[Tensor, ...]:
-        """(rows, tokens) each -> the outputs by name."""
+        """(rows, tokens) each, or (questions, choices, tokens) -> the outputs by name."""
         found = self.model(**dict(zip(self.inputs, given, strict=True)))
         return tuple(found[name] for name in self.outputs)
 
@@ -49,12 +49,14 @@ class _Positional(nn.Module):
 def write_onnx(reader: StockReader, folder: Path, texts: Texts, max_tokens: int) -> None:
     """Write model.onnx into the folder that the reader has loaded."""
     encoded = reader.encode(texts, max_tokens)
-    inputs, outputs = list(encoded), list(reader.answer(encoded))
+    if reader.is_of_choices:
+        # A size of 1 would be taken for one that never changes.
+        encoded = {name: ids.repeat(2, 1, 1) for name, ids in encoded.items()}
+    inputs, outputs = list(encoded), list(reader.outputs(encoded))
     size_bytes = sum(parameter.numel() * parameter.element_size() for parameter in reader.model.parameters())
-    free: Any = {
-        0: torch.export.Dim("rows", min=1, max=4096),
-        1: torch.export.Dim("tokens", min=2, max=reader.n_positions),
-    }
+    many = ("questions", "choices") if reader.is_of_choices else ("rows",)
+    sizes = [torch.export.Dim(name, min=1, max=4096) for name in many]
+    free: Any = dict(enumerate([*sizes, torch.export.Dim("tokens", min=2, max=reader.n_positions)]))
     with warnings.catch_warnings(), _quiet("torch.onnx"), torch.no_grad():
         warnings.simplefilter("ignore")  # about the exporter's own insides
         torch.onnx.export(
@@ -98,7 +100,7 @@ def check_onnx(reader: StockReader, folder: Path, expected: Outputs, texts: Text
     for part in (slice(0, 1), slice(0, 2)):
         encoded = reader.encode(texts[part], max_tokens)
         found = session.run(names, {name: tensor.numpy() for name, tensor in encoded.items()})
-        answers = {name: torch.from_numpy(array) for name, array in zip(names, found, strict=True)}
+        answers = reader.by_row({name: torch.from_numpy(array) for name, array in zip(names, found, strict=True)})
         wanted = {name: rows[part] for name, rows in expected.items()}
         worst = max(worst, difference(wanted, answers, encoded["attention_mask"]))
     if not worst <= TOLERANCE:

@@ -17,13 +17,11 @@ from foundation.model.config import ModelConfig, NormPlace, ShareLayers
 from foundation.model.encoder import Encoder
 from foundation.model.sharing.adapter import AdaptedLinear
 from foundation.model.sharing.lora import merge
-from foundation.task.config import Pooling, TaskKind
-from foundation.task.finetuned import FineTuned
 from foundation.train.foundation import Foundation
 
 FAMILIES: tuple[Family, ...] = (Bert(), Modern())
 _TOKENS = "encoder.token_embedding.weight"
-_SEGMENTS = "encoder.segment_embedding.weight"
+SEGMENTS = "encoder.segment_embedding.weight"
 _OF_LAYER = re.compile(r"encoder\.layers\.\d+\.(.+)")
 # The class for what is there: (a head for masked tokens, a head for pairs of sentences).
 _KINDS = {
@@ -32,14 +30,13 @@ _KINDS = {
     (False, True): "ForNextSentencePrediction",
     (False, False): "Model",
 }
-_FOLDED = "The embedding of the first segment is added to every token's, which is exact where there is one segment."
+FOLDED = "The embedding of the first segment is added to every token's, which is exact where there is one segment."
 
 
 def family_of(model: ModelConfig) -> Family:
     """The family whose classes hold the model. Raises UserError, naming the switches, where none can."""
     family: Family = Modern() if model.norm_place is NormPlace.pre else Bert()
-    found = family.misfits(model)
-    if found:
+    if found := family.misfits(model):
         raise UserError(
             f"no stock class of transformers can hold this model: {'; '.join(found)}; pretrain with "
             "model=bert_… or model=modern_… as they are"
@@ -63,12 +60,12 @@ def stock_foundation(foundation: Foundation) -> Stock:
     kind = _KINDS[has_mlm, has_pair]
     table = family.encoder | family.mlm | family.pair
     is_tied = True
-    if _SEGMENTS in tensors and "token_type_ids" not in family.inputs:
-        notes.append(f"{_FOLDED} Of a pair, it cannot tell the second text from the first by its segment.")
+    if SEGMENTS in tensors and "token_type_ids" not in family.inputs:
+        notes.append(f"{FOLDED} Of a pair, it cannot tell the second text from the first by its segment.")
         # The head's product is with the embeddings as they were: folded and unfolded ones are two matrices now.
         untied = {"heads.mlm.weight": tensors[_TOKENS]} if has_mlm else {}
         tensors, is_tied = folded_segments(tensors) | untied, not untied
-    stock = _stock(family, table, tensors, model, foundation.tokenizer, f"{family.classes}{kind}")
+    stock = to_stock(family, table, tensors, model, foundation.tokenizer, f"{family.classes}{kind}")
     stock.config["tie_word_embeddings"] = is_tied
     if kind == "Model":
         stock.tensors = {name.removeprefix(family.prefix): tensor for name, tensor in stock.tensors.items()}
@@ -78,49 +75,8 @@ def stock_foundation(foundation: Foundation) -> Stock:
 
 def folded_segments(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     """The same model for rows of one segment: the sum of token and first segment, which is what it computes, is stored."""
-    rest = {name: tensor for name, tensor in tensors.items() if name != _SEGMENTS}
-    return rest | {_TOKENS: tensors[_TOKENS] + tensors[_SEGMENTS][0]}
-
-
-def stock_task(tuned: FineTuned) -> Stock:
-    """A fine-tuned model for one label, or one value, a text or a pair of texts."""
-    model, how, notes = tuned.objective.encoder.cfg, tuned.how, list[str]()
-    family = family_of(model)
-    if how.task.kind not in (TaskKind.classification, TaskKind.regression):
-        raise UserError(
-            f"task {how.task.name} is of kind {how.task.kind.value}, which is not exported yet: classification and regression are"
-        )
-    encoder = plain_encoder(tuned.objective.encoder)
-    tensors = {f"encoder.{name}": tensor for name, tensor in encoder.state_dict().items()}
-    tensors |= {f"heads.{name}": tensor for name, tensor in tuned.objective.heads.state_dict().items()}
-    if isinstance(family, Bert) and how.pooling is not Pooling.cls:
-        raise UserError(
-            f"BertForSequenceClassification looks at the first token and this model at the {how.pooling.value} of all "
-            "(pooling=mean): fine-tune with pooling=cls to export it"
-        )
-    if _SEGMENTS in tensors and "token_type_ids" not in family.inputs:
-        if how.task.text_pair is not None:
-            raise UserError(
-                f"no {family.classes} class has segment embeddings, and a task of pairs needs both of them "
-                f"(model.segments={model.segments}): pretrain with model.segments=0 to export it"
-            )
-        tensors = folded_segments(tensors)
-        notes.append(_FOLDED)
-    if not how.labels:
-        tensors |= _in_units(tensors, how.mean, how.std)
-        notes.append("The last layer gives values in the labels' own unit: their scale is folded into it.")
-    table = family.encoder | family.sequence
-    stock = _stock(family, table, tensors, model, tuned.tokenizer, f"{family.classes}ForSequenceClassification")
-    names = how.labels or ["value"]
-    stock.config |= {
-        "id2label": {str(number): name for number, name in enumerate(names)},
-        "label2id": {name: number for number, name in enumerate(names)},
-        "problem_type": "single_label_classification" if how.labels else "regression",
-    }
-    if isinstance(family, Modern):
-        stock.config["classifier_pooling"] = how.pooling.value
-    stock.notes = notes
-    return stock
+    rest = {name: tensor for name, tensor in tensors.items() if name != SEGMENTS}
+    return rest | {_TOKENS: tensors[_TOKENS] + tensors[SEGMENTS][0]}
 
 
 def written_out(tensors: dict[str, Tensor], model: ModelConfig) -> dict[str, Tensor]:
@@ -153,13 +109,7 @@ def plain_encoder(encoder: Encoder) -> Encoder:
     return plain
 
 
-def _in_units(tensors: dict[str, Tensor], mean: float, std: float) -> dict[str, Tensor]:
-    """The last linear layer, whose outputs are in `std`s around `mean`, in the labels' unit."""
-    weight, bias = tensors["heads.out.weight"].double(), tensors["heads.out.bias"].double()
-    return {"heads.out.weight": (weight * std).float(), "heads.out.bias": (bias * std + mean).float()}
-
-
-def _stock(
+def to_stock(
     family: Family,
     table: NameTable,
     tensors: dict[str, Tensor],
@@ -167,6 +117,7 @@ def _stock(
     tokenizer: Tokenizer,
     architecture: str,
 ) -> Stock:
+    """Weights under their stock names with the settings that go with them."""
     whole = written_out({name: tensor.to(torch.float32) for name, tensor in tensors.items()}, model)
     whole = family.completed(whole, model)
     config = {"architectures": [architecture], **family.config(model, tokenizer.specials, whole)}

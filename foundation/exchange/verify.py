@@ -1,4 +1,7 @@
-"""The proof of an export: transformers loads the folder by itself and must answer as we do."""
+"""The proof of an export: transformers loads the folder by itself and must answer as we do.
+
+Letters: R rows · L tokens of the longest row
+"""
 
 from pathlib import Path
 from types import ModuleType
@@ -42,6 +45,7 @@ class StockReader:
             self.tokenizer: Any = transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True)
             self.model, report = auto.from_pretrained(folder, local_files_only=True, output_loading_info=True)
         self.model = self.model.eval().float()
+        self.is_of_choices = kind == "ForMultipleChoice"
         missing = [name for name in report["missing_keys"] if name not in _MAY_BE_MISSING]
         if type(self.model).__name__ != architecture or missing or report["unexpected_keys"]:
             raise UserError(
@@ -55,16 +59,24 @@ class StockReader:
         return int(self.model.config.max_position_embeddings)
 
     def encode(self, texts: Texts, max_tokens: int) -> dict[str, Tensor]:
-        """Rows padded to the longest."""
+        """(R, L): rows padded to the longest; (1, R, L) of a class for choices, where they are those of one question."""
         encoded = self.tokenizer(
             texts.text, texts.text_pair, padding=True, truncation=True, max_length=max_tokens, return_tensors="pt"
         )
-        return dict(encoded)
+        return {name: ids[None] if self.is_of_choices else ids for name, ids in encoded.items()}
 
     @torch.no_grad()
-    def answer(self, encoded: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Every output that is a tensor, rows first."""
+    def outputs(self, encoded: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Every output that is a tensor, as the class gives it."""
         return {name: value for name, value in self.model(**encoded).items() if isinstance(value, Tensor)}
+
+    def by_row(self, outputs: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Outputs of an encoding, rows first: the (1, R) scores of choices are (R, 1)."""
+        return {name: value.T for name, value in outputs.items()} if self.is_of_choices else outputs
+
+    def answer(self, encoded: dict[str, Tensor]) -> dict[str, Tensor]:
+        """The outputs, rows first."""
+        return self.by_row(self.outputs(encoded))
 
 
 class _quietly:
@@ -117,10 +129,12 @@ def _check_ids(rows: TokenRows, part: slice, encoded: dict[str, Tensor]) -> None
 
 def difference(ours: Outputs, theirs: dict[str, Tensor], mask: Tensor) -> float:
     """Largest |ours − theirs| over all outputs, padding left out, divided by the largest |ours| where that is above 1."""
+    visible_RL = mask.flatten(0, -2).bool()
     worst = 0.0
     for name, rows in ours.items():
         for number, row in enumerate(rows):
-            # One vector a row, or one a token.
-            other = theirs[name][number] if row.dim() == 1 else theirs[name][number][mask[number].bool()]
+            other = theirs[name][number]
+            # One entry a row; or one a token, and then some may be padding.
+            other = other if other.shape == row.shape else other[visible_RL[number]]
             worst = max(worst, float((row - other).abs().max() / row.abs().max().clamp(min=1)))
     return worst

@@ -138,16 +138,25 @@ class ChoiceHead(TaskHead):
 
 
 class TokenHead(Head):
-    """Dropout and linear at every token, as BERT's released code has it for answers, and its paper for tags."""
+    """Dropout and linear at every token; with pre-norm dense, GELU and a norm before them.
+
+    The first is BERT's, in its released code for answers and in its paper for tags (Devlin et al. 2019); the second
+    ModernBERT's, in the classes of transformers (Warner et al. 2024): as with TaskHead, a model can be exported to either.
+    """
 
     def __init__(self, cfg: ModelConfig, n_out: int, pooling: Pooling, dropout: float) -> None:
         super().__init__(cfg, n_out, pooling, dropout)  # nothing is pooled
+        self.is_pre_norm = cfg.norm_place is NormPlace.pre
+        if self.is_pre_norm:
+            self.dense = nn.Linear(cfg.width, cfg.width)
+            self.norm = make_norm(cfg)
         self.dropout = Dropout(dropout)
         self.out = nn.Linear(cfg.width, n_out)
 
     def forward(self, hidden_TD: Tensor, lengths: tuple[int, ...]) -> Tensor:
         """(T, D) -> (T, K)."""
-        logits: Tensor = self.out(self.dropout(hidden_TD))
+        inner_TD = self.norm(F.gelu(self.dense(hidden_TD))) if self.is_pre_norm else hidden_TD
+        logits: Tensor = self.out(self.dropout(inner_TD))
         return logits
 
 

@@ -52,14 +52,15 @@ def lay_task(
     run: Path,
     model: ModelConfig,
     *,
+    kind: TaskKind | None = None,
     labels: tuple[str, ...] = ("bad", "good", "so-so"),
     pairs: bool = False,
     pooling: Pooling = Pooling.cls,
     sharing: SharingConfig | None = None,
 ) -> Path:
-    """Write <run>/final, fine-tuned on nothing; no labels: regression."""
+    """Write <run>/final, fine-tuned on nothing; of no named kind: classification, or without labels regression."""
     sharing = sharing or SharingConfig(method=SharingMethod.full)
-    kind = TaskKind.classification if labels else TaskKind.regression
+    kind = kind or (TaskKind.classification if labels else TaskKind.regression)
     task = TaskConfig(name="toy", kind=kind, train="t.csv", text_pair="other" if pairs else None)
     how = Answering(task, list(labels), pooling, 40, *((0.0, 1.0) if labels else (3.0, 1.5)))
     torch.manual_seed(0)

@@ -14,15 +14,17 @@ from torch import Tensor
 
 from foundation.core.randomness import RowRng
 from foundation.data.batches import Batch, assemble
+from foundation.model.config import ModelConfig
 from foundation.objective.base import Example
 from foundation.objective.masked_lm import IGNORED
 from foundation.task.config import Pooling
 from foundation.task.heads import ChoiceHead, Head, LabelSetHead, SpanHead, TagHead, TaskObjective
 from foundation.train.config import AdamWConfig, ScheduleConfig, Shape
 from foundation.train.optim import Updater
-from tests.builders import SPECIALS, bert_config, randomise
+from tests.builders import SPECIALS, bert_config, modern_config, randomise
 
 MODEL = bert_config(max_seq_len=24)
+MODELS = {"bert": MODEL, "modern": modern_config(max_seq_len=24)}
 
 
 def pairs(n: int) -> list[tuple[np.ndarray, np.ndarray]]:
@@ -104,9 +106,9 @@ CASES = [
 each_head = pytest.mark.parametrize("case", CASES, ids=lambda case: case.head.__name__)
 
 
-def objective(case: Case, dtype: torch.dtype = torch.float64) -> TaskObjective:
+def objective(case: Case, dtype: torch.dtype = torch.float64, model: ModelConfig = MODEL) -> TaskObjective:
     torch.manual_seed(0)
-    made = TaskObjective(MODEL, n_out=case.n_out, pooling=Pooling.mean, dropout=0.0, head=case.head)
+    made = TaskObjective(model, n_out=case.n_out, pooling=Pooling.mean, dropout=0.0, head=case.head)
     if dtype is torch.float64:
         randomise(made)
     return made.to(dtype)
@@ -117,9 +119,12 @@ def asked(task: TaskObjective, batch: Batch) -> Example:
 
 
 @each_head
+@pytest.mark.parametrize("model", MODELS.values(), ids=MODELS)
 @pytest.mark.parametrize("micro_batch_rows", [6, 4, 1])
-def test_shares_of_micro_batches_add_up_to_the_plain_mean_and_its_gradient(case: Case, micro_batch_rows: int) -> None:
-    task = objective(case).eval()
+def test_shares_of_micro_batches_add_up_to_the_plain_mean_and_its_gradient(
+    case: Case, model: ModelConfig, micro_batch_rows: int
+) -> None:
+    task = objective(case, model=model).eval()
     example = asked(task, case.batch())
     totals = task.count(example)
     if case.n_targets is not None:
@@ -144,8 +149,9 @@ def test_the_choices_of_an_item_stay_in_one_micro_batch() -> None:
 
 
 @each_head
-def test_one_batch_is_learnt_by_heart(case: Case) -> None:
-    task = objective(case, torch.float32)
+@pytest.mark.parametrize("model", MODELS.values(), ids=MODELS)
+def test_one_batch_is_learnt_by_heart(case: Case, model: ModelConfig) -> None:
+    task = objective(case, torch.float32, model)
     example = asked(task, case.batch())
     updater = Updater(task, AdamWConfig(lr=5e-3), ScheduleConfig(shape=Shape.linear, warmup_share=0), 100)
     for step in range(100):
@@ -169,8 +175,9 @@ def test_no_answer_may_end_in_the_question_or_at_a_separator() -> None:
 
 
 @each_head
-def test_a_fresh_head_has_the_loss_of_a_guess(case: Case) -> None:
-    task = objective(case, torch.float32)
+@pytest.mark.parametrize("model", MODELS.values(), ids=MODELS)
+def test_a_fresh_head_has_the_loss_of_a_guess(case: Case, model: ModelConfig) -> None:
+    task = objective(case, torch.float32, model)
     example = asked(task, case.batch())
     loss = task(example, task.count(example)).item()
     if case.head is LabelSetHead:
