@@ -44,7 +44,7 @@ def _find(cfg: TaskConfig, runs_dir: Path) -> tuple[Side, Side, list[str]]:
     if cfg.dev is not None:
         return _numbered("train", rows), _numbered("dev", _read(cfg, folder / cfg.dev)), notes
     columns = build_kind(cfg).held_out_by()
-    side_of = [is_held_out("\t".join(row.fields.get(c, "") for c in columns), cfg.dev_share) for row in rows]
+    side_of = [is_held_out("\t".join(row.get(c) for c in columns), cfg.dev_share) for row in rows]
     notes.append(
         f"{cfg.name}: no task.dev is named, so {sum(side_of):,} of {len(rows):,} rows, chosen by a hash of their text, "
         "are held out and reported on"

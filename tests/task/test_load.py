@@ -76,6 +76,12 @@ def test_a_held_out_row_stays_so_when_rows_are_added_and_twins_stay_together(tmp
     assert set(after.train.text).isdisjoint(after.dev.text)
 
 
+def test_a_column_that_decides_who_is_held_out_must_be_there(tmp_path: Path) -> None:
+    """Without it all rows would go to one side, and the error be about that."""
+    with pytest.raises(UserError, match=r"train.csv:2: there is no column 'review': the columns are text, label"):
+        load(tmp_path, GOOD, dev=None, text="review")
+
+
 def test_the_fingerprint_is_of_the_content(tmp_path: Path) -> None:
     one, same = (load(tmp_path, "text,label\nx,b\ny,a\n") for _ in range(2))
     other = load(tmp_path, "text,label\nx,b\ny,b\nw,a\n")
