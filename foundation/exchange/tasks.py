@@ -62,7 +62,7 @@ def class_of(task: TaskConfig) -> str:
 
 def has_pairs(task: TaskConfig) -> bool:
     """Whether rows have two segments."""
-    return task.text_pair is not None or class_of(task) in (_SPAN, _CHOICE)
+    return task.text_pair is not None or class_of(task) == _CHOICE
 
 
 def stock_task(tuned: FineTuned) -> Stock:

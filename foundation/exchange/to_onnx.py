@@ -49,9 +49,6 @@ class _Positional(nn.Module):
 def write_onnx(reader: StockReader, folder: Path, texts: Texts, max_tokens: int) -> None:
     """Write model.onnx into the folder that the reader has loaded."""
     encoded = reader.encode(texts, max_tokens)
-    if reader.is_of_choices:
-        # A size of 1 would be taken for one that never changes.
-        encoded = {name: ids.repeat(2, 1, 1) for name, ids in encoded.items()}
     inputs, outputs = list(encoded), list(reader.outputs(encoded))
     size_bytes = sum(parameter.numel() * parameter.element_size() for parameter in reader.model.parameters())
     many = ("questions", "choices") if reader.is_of_choices else ("rows",)
