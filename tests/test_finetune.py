@@ -16,6 +16,7 @@ from foundation.config import conf_folder, register, to_dataclass
 from foundation.core.errors import UserError
 from foundation.core.files import hash_file, read_json, write_json
 from foundation.core.plain import to_plain
+from foundation.model import native
 from foundation.task.config import Metric, Pooling, TaskKind
 from foundation.task.finetuned import check_reload, load_finetuned
 from foundation.task.load import load_task
@@ -25,7 +26,7 @@ from foundation.task.results import StudyResult, study_table, summarize
 from foundation.task.rows import choose_rows
 from foundation.task.start import find_start
 from foundation.task.study_config import FinetuneConfig, Keep
-from foundation.train.config import Precision
+from foundation.train.config import Precision, TrainerConfig
 from tests.task import toy
 
 
@@ -119,6 +120,17 @@ def test_other_settings_or_data_are_refused_in_the_same_folder(runs: Path, tmp_p
     (tmp_path / "dev.csv").write_text("text,label\na new film,good\n")
     with pytest.raises(UserError, match=r"(?s)settings change the result.*data: "):
         run(cfg)
+
+
+def test_a_cell_and_its_session_tell_which_passes_trained_it(tmp_path: Path) -> None:
+    toy.lay_foundation(tmp_path)
+    trainer = TrainerConfig(device="cpu", threads=1, precision=Precision.bf16)
+    run(toy.settings(tmp_path, toy.lay_task(tmp_path / "data", 32, 8), seeds=1, epochs=1, trainer=trainer))
+    folder = tmp_path / "small/finetune/toy/full"
+    expected = to_plain(native.passes(torch.device("cpu"), bf16=True))
+    assert expected["fused"] or "install" in expected["why"]
+    assert read_json(folder / "run.json")["sessions"][0]["passes"] == expected
+    assert read_json(folder / "scores.json")["seeds"][0]["passes"] == expected
 
 
 def test_speed_may_change(runs: Path, tmp_path: Path) -> None:

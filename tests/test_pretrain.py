@@ -92,6 +92,7 @@ def test_run_folder_holds_all_that_is_promised(runs: Path) -> None:
     assert record["ledger"]["seconds"] > 0 and record["ledger"]["peak_memory_bytes"] > 1e7
     assert record["ledger"]["tokens"] == record["result"]["tokens"] > 0
     assert record["ledger"]["flops"] == pytest.approx(record["result"]["flops"])
+    assert record["sessions"][0]["passes"] == {"fused": False, "why": "the fused ones are for bf16 on a CPU"}
     assert yaml.safe_load((path / "config.yaml").read_text())["model"]["width"] == 32
     card = (path / "final" / "card.md").read_text()
     assert record["fingerprints"]["foundation"] in card and record["fingerprints"]["corpus"] in card

@@ -74,9 +74,14 @@ def machine() -> dict[str, Any]:
 
 def _cpu_name() -> str:
     """The processor's trade name where Linux tells it; platform.processor() is empty or only the architecture there."""
+    names = (line.partition(":")[2].strip() for line in cpu_lines("model name"))
+    return next(names, platform.processor() or platform.machine())
+
+
+def cpu_lines(*names: str) -> list[str]:
+    """What /proc/cpuinfo says under these names, each line once, sorted; nothing where there is no such file."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:
-        lines = []
-    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    return next(names, platform.processor() or platform.machine())
+        return []
+    return sorted({line for line in lines if line.partition(":")[0].strip() in names})

@@ -92,6 +92,12 @@ class Run:
         self.record["ledger"] = _total([session["ledger"] for session in self.record["sessions"]])
         write_json(self.path / RUN_FILE, self.record)
 
+    def note(self, **facts: Any) -> None:
+        """Add to what run.json says of this session: a resumed run may compute in another way than it began."""
+        if self._lock is not None:
+            self.record["sessions"][-1].update(facts)
+            self.update()
+
     def set_plan(self, plan: dict[str, Any]) -> None:
         """Keep what was worked out at the first start and must hold at every resume: the number of steps."""
         self._set("plan", plan)

@@ -1,4 +1,4 @@
-"""Fused passes for a CPU in bfloat16: compiled from kernels.c on first use, held to the plain ones by test.
+"""Fused passes for a CPU in bfloat16, written in C (compiled.py), held to the plain ones by test.
 
 Between two matrix products torch runs one pass over memory for each operation; here it is one for all of them. Without a C
 compiler, in another type or on another device, the plain operations run instead: the same arithmetic, rounded more often.
@@ -7,28 +7,18 @@ Letters: T tokens of all rows · D width · N heads · H head width · F feed-fo
 """
 
 import ctypes
-import functools
-import hashlib
-import os
-import platform
-import shutil
-import subprocess
-import tempfile
-from pathlib import Path
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
+from foundation.model.compiled import compiled
+
 if TYPE_CHECKING:
     from foundation.model.attention import Layout
     from foundation.model.rotary import Rotation
 
-_SOURCE = Path(__file__).with_name("kernels.c")
-# No -ffast-math: a NaN must stay one, since the loop watches for it.
-_FLAGS = ["-O3", "-march=native", "-fno-math-errno", "-fno-trapping-math", "-fno-signed-zeros", "-fassociative-math"]
-_FLAGS += ["-mprefer-vector-width=512"] if platform.machine() in ("x86_64", "AMD64") else []
-_FLAGS += ["-ffp-contract=fast", "-fopenmp", "-shared", "-fPIC"]
 _MAX_LENGTH = 1024  # of rows: beyond it, torch's attention that never holds all scores is the better one
 # Turned off by `plain`, for tests and for a comparison.
 _enabled = True
@@ -46,34 +36,31 @@ class plain:
         _enabled = self._before
 
 
-@functools.cache
-def library() -> ctypes.CDLL | None:
-    """The compiled passes; None where they cannot be had. Compiled once a machine (a second), then found again."""
-    compiler = shutil.which(os.environ.get("CC", "cc"))
-    if compiler is None or not _SOURCE.is_file():
-        return None
-    # -march=native: a home folder that several machines share must not hand one's code to another.
-    key = hashlib.blake2b(
-        _SOURCE.read_bytes() + " ".join([*_FLAGS, platform.node()]).encode(), digest_size=8
-    ).hexdigest()
-    folder = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "foundation"
-    path = folder / f"kernels-{key}.so"
-    try:
-        if not path.is_file():
-            folder.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryDirectory(dir=folder) as scratch:
-                partial = Path(scratch) / path.name
-                command = [compiler, *_FLAGS, "-o", str(partial), str(_SOURCE), "-lm"]
-                subprocess.run(command, check=True, capture_output=True)
-                os.replace(partial, path)
-        return ctypes.CDLL(str(path))
-    except (OSError, subprocess.CalledProcessError):
-        return None
+@dataclass(frozen=True, slots=True)
+class Passes:
+    """What a run's record says of the path it took. why: the reason for the plain one."""
+
+    fused: bool
+    why: str = ""
+
+    def __str__(self) -> str:
+        return "fused passes" if self.fused else "plain passes"
+
+
+def passes(device: torch.device, *, bf16: bool) -> Passes:
+    """Which passes a computation on this device takes; compiles them if need be, before anybody waits for the first step."""
+    if device.type != "cpu" or not bf16:
+        return Passes(False, "the fused ones are for bf16 on a CPU")
+    if not _enabled:
+        return Passes(False, "turned off")
+    return Passes(compiled().library is not None, compiled().problem)
 
 
 def applies_to(tensor: Tensor) -> bool:
     """Whether the fused passes take this tensor."""
-    return _enabled and tensor.dtype is torch.bfloat16 and tensor.device.type == "cpu" and library() is not None
+    return (
+        _enabled and tensor.dtype is torch.bfloat16 and tensor.device.type == "cpu" and compiled().library is not None
+    )
 
 
 def _call(name: str, *arguments: Tensor | int | float | None) -> None:
@@ -85,9 +72,9 @@ def _call(name: str, *arguments: Tensor | int | float | None) -> None:
             converted.append(ctypes.c_void_p(None if argument is None else argument.data_ptr()))
         else:
             converted.append(ctypes.c_float(argument) if isinstance(argument, float) else ctypes.c_int64(argument))
-    found = library()
-    assert found is not None
-    getattr(found, name)(*converted, ctypes.c_int64(torch.get_num_threads()))
+    library = compiled().library
+    assert library is not None
+    getattr(library, name)(*converted, ctypes.c_int64(torch.get_num_threads()))
 
 
 class _GeGLU(torch.autograd.Function):

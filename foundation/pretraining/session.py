@@ -14,8 +14,10 @@ from foundation.core.device import StopRequest, choose_device
 from foundation.core.files import fingerprint
 from foundation.core.logger import Logger
 from foundation.core.memory import keep_freed_memory
+from foundation.core.plain import to_plain
 from foundation.core.run import Run, open_run, peak_memory_bytes, run_exists
 from foundation.core.wandb_log import start_wandb
+from foundation.model import native
 from foundation.model.flops import flops_per_token
 from foundation.pretraining.build import (
     make_batches,
@@ -27,6 +29,7 @@ from foundation.pretraining.build import (
 )
 from foundation.pretraining.profile import Profile
 from foundation.train.checkpoint import Checkpoints, load_into
+from foundation.train.config import Precision
 from foundation.train.loop import StepReport, TrainState, train
 
 
@@ -63,6 +66,8 @@ class Session:
         self.unigram_nats = float(self.corpus.manifest["unigram_entropy_nats"])
         run.update(fingerprints={"corpus": self.corpus.fingerprint, "tokenizer": self.corpus.tokenizer.fingerprint})
         result_settings = {key: value for key, value in settings.items() if key not in SPEED_ONLY}
+        self.passes = native.passes(device, bf16=cfg.trainer.precision is Precision.bf16)
+        run.note(passes=to_plain(self.passes))
         self.foundation_id = fingerprint([result_settings, self.corpus.fingerprint])
         self.batches = make_batches(cfg, self.corpus)
         if "plan" not in run.record:
@@ -220,7 +225,7 @@ class Session:
         self.logger.say(
             f"{self.cfg.name}: {self.corpus.manifest['train']['tokens']:,} training tokens, unigram entropy "
             f"{self.unigram_nats:.2f} nats; {n_parameters:,} parameters; steps {self.state.step} to {self.total_steps} of "
-            f"{self.cfg.batches.rows_per_step} rows, on {self.device.type} in {self.cfg.trainer.precision.value}"
+            f"{self.cfg.batches.rows_per_step} rows, on {self.device.type} in {self.cfg.trainer.precision.value}, {self.passes}"
         )
         if distributed.world_size() > 1 and max(self.cfg.model.dropout, self.cfg.model.attention_dropout) > 0:
             self.logger.say(

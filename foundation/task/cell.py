@@ -18,6 +18,7 @@ from foundation.core.memory import PeakMemory
 from foundation.core.plain import to_plain
 from foundation.core.run import peak_memory_bytes
 from foundation.core.wandb_log import WandbLog, start_wandb
+from foundation.model import native
 from foundation.model.sharing.config import SharingMethod
 from foundation.objective.base import Objective
 from foundation.task.batches import Targets, TaskBatches, TokenRows
@@ -31,6 +32,7 @@ from foundation.task.predictions import ALL_ROWS, Predictions, write_predictions
 from foundation.task.start import Beginning, Start, rate_scale
 from foundation.task.study_config import FinetuneConfig
 from foundation.task.watch import Watch, logs
+from foundation.train.config import Precision
 from foundation.train.loop import Batches, StepReport, TrainState, train
 from foundation.train.optim import Updater
 
@@ -68,6 +70,11 @@ class Arm:
     def kind(self) -> Kind[Any, Any, Any]:
         """What the task asks."""
         return build_kind(self.cfg.task)
+
+    @property
+    def passes(self) -> native.Passes:
+        """How training computes what lies between matrix products."""
+        return native.passes(self.device, bf16=self.cfg.trainer.precision is Precision.bf16)
 
     def targets(self) -> Targets:
         """What the head is to give."""
@@ -216,6 +223,7 @@ def examine(arm: Arm, cell: Cell, done: dict[str, Any], folder: Path, wandb_log:
         "model": kept.get("model"),
         "reload_difference": kept.get("reload_difference"),
         "costs": to_plain(costs),
+        "passes": to_plain(arm.passes),
         "peak_memory_bytes": peak_memory_bytes(arm.device.type),
     }
 

@@ -14,6 +14,7 @@ from foundation.core import distributed
 from foundation.core.device import choose_device
 from foundation.core.files import read_json, write_json
 from foundation.core.memory import keep_freed_memory
+from foundation.core.plain import to_plain
 from foundation.core.run import Run, open_run, run_exists
 from foundation.task.cell import PREDICTIONS_FILE, SCORES_FILE, Arm, Split, run_cell
 from foundation.task.examples import TaskData
@@ -138,7 +139,9 @@ def open_arm(arm: Arm) -> Run:
     """The arm's folder, held against other processes. Raises UserError where it was made under other settings."""
     folder = arm.start.folder
     command = [Path(sys.executable).name, "-m", "foundation.finetune", *sys.argv[1:]]
-    return open_run(folder, arm.settings, resume=run_exists(folder), speed_only=SPEED_ONLY, command=command)
+    run = open_run(folder, arm.settings, resume=run_exists(folder), speed_only=SPEED_ONLY, command=command)
+    run.note(passes=to_plain(arm.passes))
+    return run
 
 
 def is_done(arm: Arm, seed: int) -> bool:

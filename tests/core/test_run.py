@@ -162,6 +162,14 @@ def test_plan_and_result_are_kept(tmp_path):
     assert record_at(run.path)["result"] == {"held_out": {"eval/mlm_loss": 4.5}}
 
 
+def test_a_session_notes_facts_of_its_own(tmp_path):
+    with start(tmp_path / "small") as run:
+        run.note(passes="plain")
+    with start(tmp_path / "small", resume=True) as run:
+        run.note(passes="fused")
+    assert [session["passes"] for session in record_at(run.path)["sessions"]] == ["plain", "fused"]
+
+
 def test_an_error_is_noted_as_the_end_of_the_session(tmp_path):
     with pytest.raises(KeyboardInterrupt), start(tmp_path / "small"):
         raise KeyboardInterrupt

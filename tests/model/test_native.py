@@ -8,12 +8,15 @@ import torch.nn.functional as F
 
 from foundation.model import native
 from foundation.model.attention import Attention, Layout, plain_attention
+from foundation.model.compiled import compiled
 from foundation.model.encoder import Encoder
 from foundation.model.rotary import rotation
 from foundation.objective.masked_lm import MaskedLMHead
 from tests.builders import modern_config, randomise
 
-pytestmark = pytest.mark.skipif(native.library() is None, reason="no C compiler here: the plain operations run instead")
+pytestmark = pytest.mark.skipif(
+    compiled().library is None, reason="no C compiler here: the plain operations run instead"
+)
 
 # Half a unit in the last of bfloat16's eight bits, relative.
 HALF_ULP = 2.0**-8
@@ -237,12 +240,12 @@ def test_the_plain_path_runs_where_there_is_no_compiler(monkeypatch: pytest.Monk
     with torch.autocast("cpu", torch.bfloat16):
         fused = attention(hidden, layout, rotation(layout.positions, 8, 10_000.0))
     monkeypatch.setenv("CC", "no-such-compiler")
-    native.library.cache_clear()
+    compiled.cache_clear()
     try:
-        assert native.library() is None
+        assert compiled().library is None
         with torch.autocast("cpu", torch.bfloat16):
             plain = attention(hidden, layout, rotation(layout.positions, 8, 10_000.0))
     finally:
         monkeypatch.undo()
-        native.library.cache_clear()
+        compiled.cache_clear()
     torch.testing.assert_close(fused, plain, rtol=0.05, atol=0.01)
