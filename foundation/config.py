@@ -4,23 +4,25 @@ The one file that imports Hydra and OmegaConf.
 """
 
 import dataclasses
-import difflib
+import re
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar, get_args, get_type_hints
+from typing import Any, TypeVar
 
 import hydra
 from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from foundation.core.config import LoggerConfig
 from foundation.core.errors import UserError
+from foundation.core.schema import free_dicts, settings_of, unknown_setting, wrong_value
 from foundation.data.config import BatchesConfig, DataConfig, TokenizerConfig
 from foundation.evaluation.config import HeldOutConfig, MinimalPairsConfig
 from foundation.model.config import ModelConfig
@@ -128,7 +130,7 @@ def run_entry(schema: type[T], config_name: str, body: Callable[[T, dict[str, An
             sys.exit(f"error: {error}")
 
     try:
-        refuse_unknown_overrides([word for word in sys.argv[1:] if "=" in word and not word.startswith("-")], schema)
+        check_command_line(sys.argv[1:], schema)
     except UserError as error:
         sys.exit(f"error: {error}")
     entry()
@@ -144,9 +146,7 @@ def recompose(schema: type[T], config_name: str, choices: dict[str, str]) -> tup
         UserError: there is no such YAML.
     """
     for group, name in choices.items():
-        known = sorted(path.stem for path in (conf_folder() / group).glob("*.yaml"))
-        if name not in known:
-            raise UserError(f"there is no {group} {name}: choose among {', '.join(known)}")
+        _refuse_unknown_choice(group, name)
     parser = OverridesParser.create()
     words = [
         word
@@ -168,7 +168,7 @@ def to_dataclass(cfg: DictConfig, schema: type[T]) -> T:
     """The composed settings as the schema's dataclass. Raises UserError on an unknown key or a value that is missing."""
     unknown = sorted(_unknown_keys(cfg, ""))
     if unknown:
-        raise UserError("; ".join(_unknown_setting(key, schema) for key in unknown))
+        raise UserError("; ".join(unknown_setting(key, schema) for key in unknown))
     if missing := sorted(OmegaConf.missing_keys(cfg)):
         raise UserError(f"these settings need a value: {', '.join(missing)}; give it as in  {missing[0]}=VALUE")
     try:
@@ -193,51 +193,73 @@ def _unknown_keys(node: DictConfig, prefix: str) -> Iterator[str]:
             yield from _unknown_keys(child, f"{name}.")
 
 
-def refuse_unknown_overrides(words: Iterable[str], schema: type) -> None:
-    """Hold `key=value` words of a command line against the schema, so that a typo is answered with the nearest known key."""
-    known = set(known_settings(schema))
-    groups = {path.name for path in conf_folder().iterdir() if path.is_dir()}
+def check_command_line(words: Iterable[str], schema: type) -> None:
+    """Hold a command line against the schema before anything is composed, so that a mistake is answered with one sentence.
+
+    Raises:
+        UserError: a word that is no setting, a key that nobody knows, a YAML that is not there, a value of another kind.
+    """
+    words = list(words)
+    settings = _settings_among(words)
     try:
-        overrides = OverridesParser.create().parse_overrides(list(words))
+        overrides = OverridesParser.create().parse_overrides(settings)
     except HydraException as error:
         raise UserError(
             f"cannot read the command line: {' '.join(str(error).split())}; settings are written key=value"
         ) from None
+    types: dict[str, list[Any]] = {}
+    for name, hint in settings_of(schema):
+        types.setdefault(name, []).append(hint)
+    groups = {path.name for path in conf_folder().iterdir() if path.is_dir()}
+    # Of a folder of the user's own we know no YAMLs.
+    ours_only = not any(re.match("-cd|--config-dir|hydra.searchpath", word) for word in words)
     for override in overrides:
         key = str(override.key_or_group)
-        is_free = key.split(".")[0] == "hydra" or (key.split("@")[0].split("/")[0] in groups and "." not in key)
-        is_inside_free = any(key.startswith(f"{name}.") for name in known if name in _free_dicts(schema))
-        if not is_free and not is_inside_free and key not in known:
-            raise UserError(_unknown_setting(key, schema))
+        if key.split("@")[0].split("/")[0] in groups and "." not in key:
+            if ours_only and key in groups and isinstance(choice := override.value(), str):
+                _refuse_unknown_choice(key, choice)
+        elif key in types:
+            _refuse_wrong_value(override, types[key], is_sweep=not {"-m", "--multirun"}.isdisjoint(words))
+        elif key.split(".")[0] != "hydra" and not any(key.startswith(f"{name}.") for name in free_dicts(schema)):
+            raise UserError(unknown_setting(key, schema))
 
 
-def _unknown_setting(key: str, schema: type) -> str:
-    """The sentence for a key that nobody knows. Its last part counts, and whether its room is right."""
-
-    def likeness(name: str) -> float:
-        (room, _, leaf), (other_room, _, other_leaf) = key.rpartition("."), name.rpartition(".")
-        same_room = 0.5 if room and room == other_room else 0.0
-        return same_room + difflib.SequenceMatcher(None, leaf, other_leaf).ratio()
-
-    names = list(known_settings(schema))
-    leaves = [name for name in names if not any(other.startswith(f"{name}.") for other in names)]
-    return f"unknown setting {key}; the nearest known one is {max(leaves, key=likeness)}"
+# Hydra's flags that are followed by a value.
+_FLAGS_WITH_VALUE = {"--cfg", "-c", "--package", "-p", "--config-path", "-cp", "--config-name", "-cn", "--info", "-i"}
+_FLAGS_WITH_VALUE |= {"--config-dir", "-cd", "--experimental-rerun"}
 
 
-def known_settings(schema: type, prefix: str = "") -> Iterator[str]:
-    """Dotted names of all settings below a dataclass, of all kinds where there are several."""
-    for name, hint in get_type_hints(schema).items():
-        yield f"{prefix}{name}"
-        for kind in [hint, *get_args(hint)]:
-            if dataclasses.is_dataclass(kind) and isinstance(kind, type):
-                for choice in [kind, *kind.__subclasses__()]:
-                    yield from known_settings(choice, f"{prefix}{name}.")
+def _settings_among(words: list[str]) -> list[str]:
+    """The words that are not Hydra's flags. Raises UserError for one that sets nothing."""
+    found = []
+    for before, word in zip(["", *words], words, strict=False):
+        if word.startswith("-") or (before in _FLAGS_WITH_VALUE and "=" not in word):
+            continue
+        if "=" not in word and not word.startswith("~"):
+            raise UserError(f"{word} sets nothing: settings are written key=value, and --help shows them")
+        found.append(word)
+    return found
 
 
-def _free_dicts(schema: type, prefix: str = "") -> Iterator[str]:
-    """Settings whose own keys the user chooses."""
-    for name, hint in get_type_hints(schema).items():
-        if getattr(hint, "__origin__", None) is dict:
-            yield f"{prefix}{name}"
-        if dataclasses.is_dataclass(hint) and isinstance(hint, type):
-            yield from _free_dicts(hint, f"{prefix}{name}.")
+def _refuse_unknown_choice(group: str, choice: str) -> None:
+    known = sorted(path.stem for path in (conf_folder() / group).glob("*.yaml"))
+    if choice not in known:
+        raise UserError(f"there is no {group} {choice}: choose among {', '.join(known)}")
+
+
+def _refuse_wrong_value(override: Override, hints: list[Any], *, is_sweep: bool) -> None:
+    """hints: the setting's types, one of which must take the value."""
+    if override.is_delete() or (is_sweep and override.is_sweep_override()):
+        return
+    if override.is_sweep_override() or not any(_takes(hint, override.value()) for hint in hints):
+        raise UserError(wrong_value(str(override.key_or_group), override.get_value_string(), hints[0]))
+
+
+def _takes(hint: Any, value: Any) -> bool:
+    """Whether a setting of this type can be given the value: OmegaConf is asked, as Hydra would."""
+    node = OmegaConf.structured(dataclasses.make_dataclass("One", [("setting", hint)]))
+    try:
+        OmegaConf.update(node, "setting", value)
+    except OmegaConfBaseException:
+        return False
+    return True

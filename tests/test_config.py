@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 from hydra import compose, initialize_config_dir
 
-from foundation.config import PretrainConfig, conf_folder, refuse_unknown_overrides, register, to_dataclass
+from foundation.config import PretrainConfig, check_command_line, conf_folder, register, to_dataclass
 from foundation.core.errors import UserError
+from foundation.task.study_config import FinetuneConfig
 
 RECIPES = sorted(path.stem for path in (conf_folder() / "exp").glob("*.yaml"))
 
@@ -56,7 +57,7 @@ def test_every_choice_composes(group: str, choice: str) -> None:
 )
 def test_unknown_key_is_answered_with_the_nearest(word: str, nearest: str) -> None:
     with pytest.raises(UserError, match=f"unknown setting .*; the nearest known one is {nearest}"):
-        refuse_unknown_overrides([word], PretrainConfig)
+        check_command_line([word], PretrainConfig)
 
 
 def test_known_keys_and_groups_pass() -> None:
@@ -69,7 +70,60 @@ def test_known_keys_and_groups_pass() -> None:
         "hydra.run.dir=x",
         "~tokens",
     ]
-    refuse_unknown_overrides(words, PretrainConfig)
+    check_command_line(words, PretrainConfig)
+
+
+@pytest.mark.parametrize(
+    ("word", "answer"),
+    [
+        ("steps=abc", r"steps=abc does not fit: steps takes a whole number, as 100 \(or null\)$"),
+        ("steps=2.5", "steps=2.5 does not fit: steps takes a whole number"),
+        ("steps=null,5", "steps=null,5 does not fit: steps takes a whole number"),
+        ("tokens=many", "tokens=many does not fit: tokens takes a number, as 0.5 or 1e-3"),
+        ("data.files=foo.txt", r"data.files takes a list, written as in  'data.files=\[foo.txt\]'$"),
+        ("data.files=a.txt,b.txt", r"written as in  'data.files=\[a.txt,b.txt\]'$"),
+        ("name=[a]", "name takes a text, quoted if it has brackets"),
+        ("trainer.precision=fp8", "trainer.precision takes one of fp32, bf16, fp64$"),
+        ("objective.masking=3", r"takes settings of its own, written as in  objective\.masking\.\w+=VALUE$"),
+        ("+trainer.precision=fp8", "trainer.precision takes one of"),
+        ("optim.adamw.lr=fast", "optim.adamw.lr takes a number"),
+        ("model=enormous", "there is no model enormous: choose among bert, bert_base, "),
+        ("+exp=smal", "there is no exp smal: choose among base, "),
+        ("smoke", "smoke sets nothing: settings are written key=value, and --help shows them$"),
+        ("data.files=[a", "cannot read the command line: .*; settings are written key=value$"),
+    ],
+)
+def test_what_a_setting_cannot_take_is_answered_with_what_it_can(word: str, answer: str) -> None:
+    with pytest.raises(UserError, match=answer) as refusal:
+        check_command_line([word], PretrainConfig)
+    assert "\n" not in str(refusal.value)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["steps=100", "tokens=1e6", "tokens=5", "budget=10min", "resume=true", "trainer.precision=bf16"],
+        ["steps=null", "name='a, b'", "name=${seed}", "runs_dir=${oc.env:HOME}/runs", "data.hub=[{name: a/b}]"],
+        [
+            "data.files=[]",
+            "data.files=[a.txt,'b c.txt']",
+            "model.dropout=${model.attention_dropout}",
+            "~tokens",
+            "optim.lr=1",
+        ],
+        ["--multirun", "seed=1,2", "model=bert_tiny,bert_mini"],
+        ["--cfg", "job", "-cn", "pretrain", "--info", "defaults", "--help"],
+        ["--config-dir", "mine", "model=enormous"],
+        ["--config-dir=mine", "model=enormous"],
+    ],
+)
+def test_what_a_setting_can_take_passes(words: list[str]) -> None:
+    check_command_line(words, PretrainConfig)
+
+
+def test_every_value_of_a_task_and_a_suite_passes() -> None:
+    words = ["task.tasks=[a,b]", "task.parents={a: b}", "task.parents.a=b", "task.labels=[x]", "n_train=[8,full]"]
+    check_command_line(["task=suite", *words, "sharing.layers=2"], FinetuneConfig)
 
 
 def test_plus_does_not_smuggle_a_key_past_a_recipe() -> None:
@@ -111,6 +165,12 @@ def test_a_typo_on_the_command_line_is_one_sentence_and_a_failure() -> None:
     done = command("+exp=smoke", "model.widht=3")
     assert done.returncode == 1
     assert done.stderr.strip() == "error: unknown setting model.widht; the nearest known one is model.width"
+
+
+def test_a_value_of_another_kind_is_one_sentence_and_a_failure() -> None:
+    done = command("+exp=smoke", "steps=abc")
+    assert done.returncode == 1
+    assert done.stderr.strip() == "error: steps=abc does not fit: steps takes a whole number, as 100 (or null)"
 
 
 def test_help_helps() -> None:

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from foundation.benchmark.config import SizeConfig
 from foundation.benchmark.peer import PaddedStep, bert_settings, padded_steps
-from foundation.config import PretrainConfig, conf_folder, refuse_unknown_overrides, register, to_dataclass
+from foundation.config import PretrainConfig, check_command_line, conf_folder, register, to_dataclass
 from foundation.core.errors import UserError
 from foundation.core.randomness import RowRng, torch_seed
 from foundation.data.batches import Pairs, PretrainingBatches
@@ -57,7 +57,7 @@ def composed(words: list[str]) -> PretrainConfig:
         try:
             cfg = to_dataclass(compose("pretrain", overrides=words), PretrainConfig)
         except HydraException:
-            refuse_unknown_overrides(words, PretrainConfig)  # says what is meant
+            check_command_line(words, PretrainConfig)  # says what is meant
             raise
     cfg.check()
     return cfg

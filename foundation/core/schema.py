@@ -1,0 +1,56 @@
+"""Settings as their dataclasses declare them: dotted names, types, and how to say them to a user."""
+
+import dataclasses
+import difflib
+from collections.abc import Iterator
+from enum import Enum
+from types import NoneType
+from typing import Any, get_args, get_origin, get_type_hints
+
+
+def settings_of(schema: type, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Dotted name and type of every setting below a dataclass; where a setting has several kinds, of all of them."""
+    for name, hint in get_type_hints(schema).items():
+        yield f"{prefix}{name}", hint
+        for kind in [hint, *get_args(hint)]:
+            if dataclasses.is_dataclass(kind) and isinstance(kind, type):
+                for choice in [kind, *kind.__subclasses__()]:
+                    yield from settings_of(choice, f"{prefix}{name}.")
+
+
+def free_dicts(schema: type) -> set[str]:
+    """Settings whose own keys the user chooses."""
+    return {name for name, hint in settings_of(schema) if get_origin(hint) is dict}
+
+
+def unknown_setting(key: str, schema: type) -> str:
+    """The sentence for a key that nobody knows. Its last part counts, and whether its room is right."""
+
+    def likeness(name: str) -> float:
+        (room, _, leaf), (other_room, _, other_leaf) = key.rpartition("."), name.rpartition(".")
+        same_room = 0.5 if room and room == other_room else 0.0
+        return same_room + difflib.SequenceMatcher(None, leaf, other_leaf).ratio()
+
+    names = [name for name, _ in settings_of(schema)]
+    leaves = [name for name in names if not any(other.startswith(f"{name}.") for other in names)]
+    return f"unknown setting {key}; the nearest known one is {max(leaves, key=likeness)}"
+
+
+def wrong_value(key: str, given: str, hint: Any) -> str:
+    """The sentence for a value that a setting of this type cannot take."""
+    kinds = [kind for kind in get_args(hint) if kind is not NoneType] if NoneType in get_args(hint) else [hint]
+    allowed = " or ".join(_in_words(key, given, kind) for kind in kinds)
+    return f"{key}={given} does not fit: {key} takes {allowed}{' (or null)' if kinds != [hint] else ''}"
+
+
+def _in_words(key: str, given: str, kind: Any) -> str:
+    if get_origin(kind) is list:
+        return f"a list, written as in  '{key}=[{given.strip('[]{}')}]'"
+    if get_origin(kind) is dict:
+        return f"names with values, written as in  '{key}={{name: value}}'"
+    if dataclasses.is_dataclass(kind):
+        return f"settings of its own, written as in  {key}.{dataclasses.fields(kind)[0].name}=VALUE"
+    if isinstance(kind, type) and issubclass(kind, Enum):
+        return f"one of {', '.join(str(member.value) for member in kind)}"
+    words = {bool: "true or false", int: "a whole number, as 100", float: "a number, as 0.5 or 1e-3"}
+    return words.get(kind, f"a text, quoted if it has brackets or commas in it:  {key}=\"'TEXT'\"")
