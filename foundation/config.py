@@ -215,6 +215,10 @@ def check_command_line(words: Iterable[str], schema: type) -> None:
     ours_only = not any(re.match("-cd|--config-dir|hydra.searchpath", word) for word in words)
     for override in overrides:
         key = str(override.key_or_group)
+        if key in ("exp", "debug") and not override.is_add():
+            raise UserError(
+                f"{override.input_line} is not in every command: add it by a plus sign, +{override.input_line}"
+            )
         if key.split("@")[0].split("/")[0] in groups and "." not in key:
             if ours_only and key in groups and isinstance(choice := override.value(), str):
                 _refuse_unknown_choice(key, choice)
