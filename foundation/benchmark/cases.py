@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import Any
 
 from foundation.benchmark.checkpointing import OurCheckpoint, PeerCheckpoint
 from foundation.benchmark.config import BenchConfig, FinetuningCase, PeerConfig, PretrainingCase
@@ -84,17 +85,11 @@ def _pretraining(case: PretrainingCase, cfg: BenchConfig, setup: Setup) -> Case:
         )
         for precision, is_modern in ((Precision.bf16, False), (Precision.fp32, False), (Precision.bf16, True))
     ]
-    contenders += [
-        PeerPretraining(
-            name=_peer_name(peer),
-            is_default=peer.is_default,
-            product=peer.precision.value,
-            case=case,
-            data=cfg.data,
-            peer=peer,
-        )
-        for peer in _peers(cfg, cfg.bench.pretraining_peers)
-    ]
+    if cfg.peers:
+        contenders += [
+            PeerPretraining(**_as_peer(peer), case=case, data=cfg.data, peer=peer)
+            for peer in cfg.bench.pretraining_peers
+        ]
     notes = [
         f"{case.rows} rows of up to {case.seq_len} tokens; {filled.real_share:.1%} of the peer's cells are tokens, and "
         f"{filled.targets_share:.1%} of the tokens are asked",
@@ -115,17 +110,10 @@ def _finetuning(case: FinetuningCase, cfg: BenchConfig, setup: Setup) -> Case:
         )
         for precision in (Precision.bf16, Precision.fp32)
     ]
-    contenders += [
-        PeerFinetuning(
-            name=_peer_name(peer),
-            is_default=peer.is_default,
-            product=peer.precision.value,
-            case=case,
-            data=cfg.data,
-            peer=peer,
-        )
-        for peer in _peers(cfg, cfg.bench.finetuning_peers)
-    ]
+    if cfg.peers:
+        contenders += [
+            PeerFinetuning(**_as_peer(peer), case=case, data=cfg.data, peer=peer) for peer in cfg.bench.finetuning_peers
+        ]
     notes = [
         f"an epoch over {case.texts:,} texts, median {case.median_words:g} words, in steps of {case.rows} unless told; "
         f"times {case.epoch_rows / case.texts:.1f} is an epoch of {case.epoch_rows:,}"
@@ -133,12 +121,9 @@ def _finetuning(case: FinetuningCase, cfg: BenchConfig, setup: Setup) -> Case:
     return Case(case.name, "tokens", contenders, notes)
 
 
-def _peers(cfg: BenchConfig, peers: list[PeerConfig]) -> list[PeerConfig]:
-    return peers if cfg.peers else []
-
-
-def _peer_name(peer: PeerConfig) -> str:
-    return f"transformers {peer.name}"
+def _as_peer(peer: PeerConfig) -> dict[str, Any]:
+    """How a peer's contender is shown."""
+    return {"name": f"transformers {peer.name}", "is_default": peer.is_default, "product": peer.precision.value}
 
 
 def _products() -> list[Contender]:

@@ -3,14 +3,13 @@
 from dataclasses import dataclass
 from itertools import cycle
 
-import numpy as np
 import torch
 
 from foundation.benchmark.config import FinetuningCase, PretrainingCase
 from foundation.benchmark.contender import Contender, Done, Setup, Work
 from foundation.benchmark.text import (
     bert_shape,
-    classified_texts,
+    classified_rows,
     cross_to,
     modern_shape,
     open_corpus,
@@ -22,7 +21,7 @@ from foundation.data.config import DataConfig
 from foundation.objective.base import Objective
 from foundation.objective.config import MaskingConfig, ObjectiveConfig, SentenceTask
 from foundation.objective.pretraining import PretrainingObjective
-from foundation.task.batches import TaskBatches, tokenize
+from foundation.task.batches import TaskBatches
 from foundation.task.config import Pooling
 from foundation.task.heads import TaskObjective
 from foundation.train.config import AdamWConfig, Precision, ScheduleConfig, Shape
@@ -84,8 +83,7 @@ class OurFinetuning(Contender):
     def build(self, setup: Setup) -> Work:
         """A model of random weights, and the texts."""
         tokenizer = open_corpus(self.data, self.case.size.vocab_size, setup.runs_dir).tokenizer
-        rows = tokenize(classified_texts(self.case, self.data), None, tokenizer, self.case.seq_len)
-        labels = np.arange(len(rows)) % 2
+        rows, labels = classified_rows(self.case, self.data, tokenizer)
         batches = TaskBatches(rows, labels, batch_rows=self.case.rows, seed=0)
         torch.manual_seed(0)
         shape = bert_shape(self.case.size, self.case.seq_len)

@@ -17,17 +17,15 @@ from torch import Tensor
 
 from foundation.benchmark.config import FinetuningCase, Padding, PeerConfig, PretrainingCase, SizeConfig
 from foundation.benchmark.contender import Contender, Done, Setup, Work
-from foundation.benchmark.text import classified_texts, open_corpus, pretraining_examples
+from foundation.benchmark.text import MIN_POSITIONS, classified_rows, open_corpus, pretraining_examples
 from foundation.core.randomness import rng
 from foundation.data.batches import NO_PAIR
 from foundation.data.config import DataConfig
 from foundation.objective.base import Example
-from foundation.task.batches import tokenize
 from foundation.train.loop import autocast
 
 # What its models take for "no target here".
 _IGNORED = -100
-_MIN_POSITIONS = 512
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +46,7 @@ def bert_settings(size: SizeConfig, seq_len: int) -> Any:
         num_hidden_layers=size.layers,
         num_attention_heads=size.heads,
         intermediate_size=4 * size.width,
-        max_position_embeddings=max(seq_len, _MIN_POSITIONS),
+        max_position_embeddings=max(seq_len, MIN_POSITIONS),
     )
 
 
@@ -142,8 +140,7 @@ class PeerFinetuning(Contender):
         from transformers import BertForSequenceClassification
 
         tokenizer = open_corpus(self.data, self.case.size.vocab_size, setup.runs_dir).tokenizer
-        rows = tokenize(classified_texts(self.case, self.data), None, tokenizer, self.case.seq_len)
-        labels = np.arange(len(rows)) % 2
+        rows, labels = classified_rows(self.case, self.data, tokenizer)
         order = rng(0, "order").permutation(len(rows))
         if self.peer.padding is Padding.grouped:
             order = order[np.argsort(rows.lengths()[order], kind="stable")]

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from foundation.benchmark.config import FinetuningCase, PretrainingCase, SizeConfig
 from foundation.core.randomness import RowRng, rng
@@ -14,16 +15,18 @@ from foundation.data.config import BatchesConfig, DataConfig, TokenizerConfig
 from foundation.data.corpus import Corpus
 from foundation.data.prepare import prepare
 from foundation.data.sources import documents
+from foundation.data.tokenizer import Tokenizer
 from foundation.model.config import FeedForward, ModelConfig, NormPlace, Positions
 from foundation.model.flops import flops_per_token
 from foundation.objective.base import Example
 from foundation.objective.config import MaskingConfig
 from foundation.objective.masked_lm import Masking
+from foundation.task.batches import TokenRows, tokenize
 
 _SEED = 0
 # Steps differ in their rows' lengths; the contenders go round these.
 _N_STEPS = 8
-_MIN_POSITIONS = 512
+MIN_POSITIONS = 512
 
 
 def open_corpus(data: DataConfig, vocab_size: int, runs_dir: str) -> Corpus:
@@ -47,11 +50,19 @@ def classified_texts(case: FinetuningCase, data: DataConfig) -> list[str]:
     return [" ".join(islice(words, max(1, int(n)))) for n in n_words]
 
 
+def classified_rows(
+    case: FinetuningCase, data: DataConfig, tokenizer: Tokenizer
+) -> tuple[TokenRows, NDArray[np.int64]]:
+    """The texts in tokens, and labels of two classes that mean nothing: speed is measured."""
+    rows = tokenize(classified_texts(case, data), None, tokenizer, case.seq_len)
+    return rows, np.arange(len(rows)) % 2
+
+
 def bert_shape(size: SizeConfig, seq_len: int) -> ModelConfig:
     """BERT, to the letter: what the peer's BertConfig says too."""
     return ModelConfig(
         width=size.width, layers=size.layers, heads=size.heads, ffn_width=4 * size.width, vocab_size=size.vocab_size,
-        max_seq_len=max(seq_len, _MIN_POSITIONS), norm_place=NormPlace.post, positions=Positions.learned,
+        max_seq_len=max(seq_len, MIN_POSITIONS), norm_place=NormPlace.post, positions=Positions.learned,
         feed_forward=FeedForward.gelu, segments=2, linear_bias=True, norm_bias=True, norm_eps=1e-12,
         dropout=0.1, attention_dropout=0.1,
     )  # fmt: skip
@@ -61,7 +72,7 @@ def modern_shape(size: SizeConfig, seq_len: int) -> ModelConfig:
     """The modern family at the same layers and width, about the same number of weights."""
     return ModelConfig(
         width=size.width, layers=size.layers, heads=size.heads, ffn_width=-(-8 * size.width // 3 // 64) * 64,
-        vocab_size=size.vocab_size, max_seq_len=max(seq_len, _MIN_POSITIONS), norm_place=NormPlace.pre,
+        vocab_size=size.vocab_size, max_seq_len=max(seq_len, MIN_POSITIONS), norm_place=NormPlace.pre,
         positions=Positions.rotary, feed_forward=FeedForward.geglu, segments=2, linear_bias=False, norm_bias=False,
         norm_eps=1e-5,
     )  # fmt: skip

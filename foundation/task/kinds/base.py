@@ -19,7 +19,7 @@ from foundation.task.batches import Targets, TokenRows
 from foundation.task.config import Metric, Pooling, TaskConfig
 from foundation.task.examples import Examples
 from foundation.task.interval import Weighted
-from foundation.task.metrics import Scores
+from foundation.task.metrics import Scores, softmax
 from foundation.task.predictions import Decisions
 from foundation.task.row import Row
 
@@ -51,6 +51,25 @@ class Answers:
     predicted: NDArray[np.float64]
     logits: NDArray[np.float32]
     probabilities: NDArray[np.float64]
+
+    @classmethod
+    def of_highest(cls, logits_NK: NDArray[np.float32]) -> "Answers":
+        """Of each item the class with the highest logit; among equals the first."""
+        return Answers(logits_NK.argmax(1).astype(np.float64), logits_NK, softmax(logits_NK))
+
+    def beside(
+        self, gold: NDArray[Any], item_ids: list[str], labels: list[str], groups: list[str] | None = None
+    ) -> Decisions:
+        """The answers and what is right."""
+        return Decisions(
+            labels=labels,
+            item_ids=item_ids,
+            gold=gold.astype(np.float64),
+            predicted=self.predicted,
+            logits=self.logits,
+            probabilities=self.probabilities,
+            groups=groups or [],
+        )
 
 
 E = TypeVar("E", bound=Examples)

@@ -16,7 +16,7 @@ from foundation.task.examples import Examples
 from foundation.task.interval import Weighted, weighted_f1, weighted_mean
 from foundation.task.kinds.base import Answering, Answers, classes_of, unknown_label
 from foundation.task.kinds.texts import Texts
-from foundation.task.metrics import Scores, softmax
+from foundation.task.metrics import Scores
 from foundation.task.predictions import Decisions
 from foundation.task.row import Row
 
@@ -70,15 +70,9 @@ class Multilabel(Texts):
 
     def decide(self, examples: Examples, answers: Answers, how: Answering) -> Decisions:
         """An item a row and label; the items of a row are a group."""
-        return Decisions(
-            labels=_SIDES,
-            item_ids=[f"{name}:{label}" for name in examples.ids for label in how.labels],
-            groups=[name for name in examples.ids for _ in how.labels],
-            gold=examples.labels.ravel().astype(np.float64),
-            predicted=answers.predicted,
-            logits=answers.logits,
-            probabilities=answers.probabilities,
-        )
+        item_ids = [f"{name}:{label}" for name in examples.ids for label in how.labels]
+        groups = [name for name in examples.ids for _ in how.labels]
+        return answers.beside(examples.labels.ravel(), item_ids, _SIDES, groups)
 
     def score(self, found: Decisions, labels: list[str]) -> Scores:
         """F1 micro, macro, and by label: 0 where nothing was said; the share of rows with every label right."""
@@ -124,5 +118,4 @@ class Multilabel(Texts):
 
 def _answers(outputs_NK: NDArray[np.float32]) -> Answers:
     """(N·K, 2): the softmax of (0, z) is the logistic function of z."""
-    logits = np.stack([np.zeros(outputs_NK.size, np.float32), outputs_NK.ravel()], axis=1)
-    return Answers((logits[:, 1] > 0).astype(np.float64), logits, softmax(logits))
+    return Answers.of_highest(np.stack([np.zeros(outputs_NK.size, np.float32), outputs_NK.ravel()], axis=1))

@@ -21,7 +21,7 @@ from foundation.task.config import Metric
 from foundation.task.examples import Examples
 from foundation.task.interval import Weighted, weighted_metric
 from foundation.task.kinds.base import Answering, Answers, Kind, classes_of, refuse_blank
-from foundation.task.metrics import Scores, softmax
+from foundation.task.metrics import Scores
 from foundation.task.predictions import Decisions
 from foundation.task.row import Row
 
@@ -134,18 +134,11 @@ class MultipleChoice(Kind[Options, ChoiceRows, Answers]):
         """(N, C); where a question has fewer choices than another, −inf stands for those that it lacks."""
         logits = np.full((len(tokens.sizes), int(tokens.sizes.max(initial=1))), -np.inf, np.float32)
         logits[np.arange(logits.shape[1]) < tokens.sizes[:, None]] = outputs[:, 0]
-        return Answers(logits.argmax(1).astype(np.float64), logits, softmax(logits))
+        return Answers.of_highest(logits)
 
     def decide(self, examples: Options, answers: Answers, how: Answering) -> Decisions:
         """An item a question."""
-        return Decisions(
-            labels=how.labels,
-            item_ids=examples.ids,
-            gold=examples.labels.astype(np.float64),
-            predicted=answers.predicted,
-            logits=answers.logits,
-            probabilities=answers.probabilities,
-        )
+        return answers.beside(examples.labels, examples.ids, how.labels)
 
     def score(self, found: Decisions, labels: list[str]) -> Scores:
         """The share that is right."""
@@ -159,7 +152,7 @@ class MultipleChoice(Kind[Options, ChoiceRows, Answers]):
         """The choice that is right most often in train, whatever it says."""
         counts = np.bincount(train.labels.astype(np.int64), minlength=how.n_out)
         logits = np.tile(counts.astype(np.float32), (len(gold), 1))
-        return self.decide(gold, Answers(logits.argmax(1).astype(np.float64), logits, softmax(logits)), how)
+        return self.decide(gold, Answers.of_highest(logits), how)
 
     def describe(self, examples: Options, answers: Answers, how: Answering) -> Iterator[dict[str, Any]]:
         """The choice, its number, and how probable each is."""

@@ -24,7 +24,7 @@ from foundation.task.examples import Examples
 from foundation.task.interval import Weighted, summed_by_group, weighted_f1, weighted_mean
 from foundation.task.kinds.base import Answering, Answers, Kind, classes_of, unknown_label
 from foundation.task.kinds.entities import entities_of, entity_counts, score_entities
-from foundation.task.metrics import Scores, score_classification, softmax
+from foundation.task.metrics import Scores, score_classification
 from foundation.task.predictions import Decisions
 from foundation.task.row import Row
 
@@ -149,23 +149,15 @@ class Tagging(Kind[Sentences, WordRows, Answers]):
         offsets = np.cumsum(lengths) - lengths
         at = [starts + offset for starts, offset in zip(tokens.starts, offsets, strict=True)]
         logits_WK = outputs[np.concatenate(at) if at else np.empty(0, np.int64)]
-        return Answers(logits_WK.argmax(1).astype(np.float64), logits_WK, softmax(logits_WK))
+        return Answers.of_highest(logits_WK)
 
     def decide(self, examples: Sentences, answers: Answers, how: Answering) -> Decisions:
         """An item a word, named by its sentence and its place there, from 0."""
-        return Decisions(
-            labels=how.labels,
-            item_ids=[
-                f"{name}:{k}"
-                for name, words in zip(examples.ids, examples.words, strict=True)
-                for k in range(len(words))
-            ],
-            groups=[name for name, words in zip(examples.ids, examples.words, strict=True) for _ in words],
-            gold=np.concatenate(examples.tags).astype(np.float64),
-            predicted=answers.predicted,
-            logits=answers.logits,
-            probabilities=answers.probabilities,
-        )
+        groups = [name for name, words in zip(examples.ids, examples.words, strict=True) for _ in words]
+        item_ids = [
+            f"{name}:{k}" for name, words in zip(examples.ids, examples.words, strict=True) for k in range(len(words))
+        ]
+        return answers.beside(np.concatenate(examples.tags), item_ids, how.labels, groups)
 
     def score(self, found: Decisions, labels: list[str]) -> Scores:
         """Of words; with scheme=bio of whole entities too."""
@@ -195,7 +187,7 @@ class Tagging(Kind[Sentences, WordRows, Answers]):
         commonest = int(np.bincount(np.concatenate(train.tags), minlength=how.n_out).argmax())
         n_words = sum(map(len, gold.words))
         logits = np.tile(np.eye(how.n_out, dtype=np.float32)[commonest], (n_words, 1))
-        return self.decide(gold, Answers(np.full(n_words, float(commonest)), logits, softmax(logits)), how)
+        return self.decide(gold, Answers.of_highest(logits), how)
 
     def describe(self, examples: Sentences, answers: Answers, how: Answering) -> Iterator[dict[str, Any]]:
         """Words with their tags and how probable these are; with scheme=bio the entities, `end` being the word after the last."""

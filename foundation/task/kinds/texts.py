@@ -17,7 +17,7 @@ from foundation.task.config import Metric
 from foundation.task.examples import Examples
 from foundation.task.interval import Weighted, weighted_metric
 from foundation.task.kinds.base import Answering, Answers, Kind, classes_of, refuse_blank, unknown_label
-from foundation.task.metrics import Scores, score_classification, score_regression, softmax
+from foundation.task.metrics import Scores, score_classification, score_regression
 from foundation.task.predictions import Decisions
 from foundation.task.row import Row
 
@@ -63,15 +63,7 @@ class Texts(Kind[Examples, TokenRows, Answers]):
 
     def decide(self, examples: Examples, answers: Answers, how: Answering) -> Decisions:
         """An item a row."""
-        gold = examples.labels.astype(np.float64)
-        return Decisions(
-            labels=how.labels,
-            item_ids=examples.ids,
-            gold=gold,
-            predicted=answers.predicted,
-            logits=answers.logits,
-            probabilities=answers.probabilities,
-        )
+        return answers.beside(examples.labels, examples.ids, how.labels)
 
     def weighted(self, metric: Metric, found: Decisions) -> Weighted:
         """Every item is a group of its own."""
@@ -125,7 +117,7 @@ class Classification(Texts):
 
     def answer(self, outputs: NDArray[np.float32], tokens: TokenRows, how: Answering) -> Answers:
         """The label of the highest logit."""
-        return Answers(outputs.argmax(1).astype(np.float64), outputs, softmax(outputs))
+        return Answers.of_highest(outputs)
 
     def score(self, found: Decisions, labels: list[str]) -> Scores:
         """Accuracy, F1 and others."""
@@ -135,7 +127,7 @@ class Classification(Texts):
         """The commonest training label."""
         commonest = int(np.bincount(train.labels.astype(np.int64), minlength=how.n_out).argmax())
         logits = np.tile(np.eye(how.n_out, dtype=np.float32)[commonest], (len(gold), 1))
-        return self.decide(gold, Answers(np.full(len(gold), float(commonest)), logits, softmax(logits)), how)
+        return self.decide(gold, Answers.of_highest(logits), how)
 
     def said(self, number: int, answers: Answers, how: Answering) -> dict[str, Any]:
         """The label, and how probable each is."""
