@@ -113,6 +113,22 @@ def register(schema: type, config_name: str) -> None:
     for group, kinds in _KINDS.items():
         for name, kind in kinds.items():
             store.store(group=group, name=name, node=kind)
+    store.store(group="hydra/help", name="foundation", node={"template": _help_template(schema, config_name)})
+
+
+def _help_template(schema: type, config_name: str) -> str:
+    """What --help prints, by Hydra's placeholders: of the YAMLs in conf/ those that mean something to this entry point."""
+    groups = [name for name in dict(settings_of(schema)) if (conf_folder() / name).is_dir()]
+    groups += ["+exp", "+debug"] if schema is PretrainConfig else []
+    choices = "\n".join(f"{group}={' | '.join(_choices(group.lstrip('+')))}" for group in groups)
+    chosen = f"== YAMLs of conf/, by group ==\n{choices}\n\n" if groups else ""
+    heading = f"== Settings, key=value (what each does: comments in conf/{config_name}.yaml) =="
+    return f"${{hydra.help.header}}\n{chosen}{heading}\n$CONFIG\n${{hydra.help.footer}}\n"
+
+
+def _choices(group: str) -> list[str]:
+    """The names of a group's YAMLs."""
+    return sorted(path.stem for path in (conf_folder() / group).glob("*.yaml"))
 
 
 def run_entry(schema: type[T], config_name: str, body: Callable[[T, dict[str, Any]], None]) -> None:
@@ -246,8 +262,7 @@ def _settings_among(words: list[str]) -> list[str]:
 
 
 def _refuse_unknown_choice(group: str, choice: str) -> None:
-    known = sorted(path.stem for path in (conf_folder() / group).glob("*.yaml"))
-    if choice not in known:
+    if choice not in (known := _choices(group)):
         raise UserError(f"there is no {group} {choice}: choose among {', '.join(known)}")
 
 

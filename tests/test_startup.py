@@ -41,3 +41,16 @@ def test_help_and_mistakes_are_answered_without_torch(words: list[str]) -> None:
     imported = modules_after("import runpy; runpy.run_module('foundation.pretrain', run_name='__main__')", *words)
     assert "hydra" in imported
     assert not imported & HEAVY
+
+
+@pytest.mark.parametrize("name", ENTRY_POINTS)
+def test_every_entry_point_helps_with_what_is_its_own(name: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", f"foundation.{name}", "--help"], capture_output=True, text=True, cwd=ROOT
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert f"python -m foundation.{name}" in done.stdout
+    assert f"conf/{name}.yaml" in done.stdout
+    assert "_schema" not in done.stdout and "HYDRA" not in done.stdout
+    assert ("+exp=base | " in done.stdout) == (name == "pretrain")
+    assert ("task=ag_news | " in done.stdout) == (name == "finetune")
