@@ -1,0 +1,39 @@
+"""What the load test calls flat, and what it does not."""
+
+import os
+
+import numpy as np
+import pytest
+
+from tests.serving.load import Steadiness, resident_mb
+
+SECONDS = list(range(30))
+
+
+def test_slope_and_thirds_are_those_of_a_line() -> None:
+    found = Steadiness.of(SECONDS, [300 + 0.5 * second for second in SECONDS])
+    assert found.slope == pytest.approx(30)
+    assert found.last_third == pytest.approx(5)
+    assert not found.is_flat
+    assert "memory GROWS: 307 MB, +30.00 MB a minute over 29 s, last third +5.00 MB over the middle one" in str(found)
+
+
+@pytest.mark.parametrize(
+    ("mb", "is_flat"),
+    [
+        ([300.0] * 30, True),
+        ([300 + noise for noise in np.random.default_rng(0).uniform(-2, 2, 30)], True),
+        ([400 - second for second in SECONDS], True),
+        ([300.0] * 20 + [300 + 2 * second for second in range(10)], False),
+        ([300 + 0.2 * second for second in SECONDS], False),
+    ],
+    ids=["constant", "noise", "falling", "grows late", "grows slowly"],
+)
+def test_flat_is_what_does_not_rise(mb: list[float], is_flat: bool) -> None:
+    assert Steadiness.of(SECONDS, mb).is_flat is is_flat
+
+
+def test_memory_that_is_taken_is_seen() -> None:
+    before = resident_mb(os.getpid())
+    block = np.ones(40 << 17)
+    assert block.nbytes / 2**20 == pytest.approx(resident_mb(os.getpid()) - before, abs=5)
