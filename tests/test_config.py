@@ -60,6 +60,14 @@ def test_unknown_key_is_answered_with_the_nearest(word: str, nearest: str) -> No
         check_command_line([word], PretrainConfig)
 
 
+@pytest.mark.parametrize("word", ["+nothing=1", "quux=2", "data.hub.name=a/b"])
+def test_a_key_that_is_like_none_is_not_answered_with_a_guess(word: str) -> None:
+    key = word.strip("+").partition("=")[0]
+    answer = "the nearest known one is data.hub$" if "hub" in word else "--help lists those that there are$"
+    with pytest.raises(UserError, match=f"unknown setting {key}; {answer}"):
+        check_command_line([word], PretrainConfig)
+
+
 def test_known_keys_and_groups_pass() -> None:
     words = [
         "+exp=small",

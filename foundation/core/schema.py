@@ -7,12 +7,16 @@ from enum import Enum
 from types import NoneType
 from typing import Any, get_args, get_origin, get_type_hints
 
+# Of difflib's ratio, from 0 to 1: names less alike than this are no misspelling of one another.
+_LIKE = 0.55
+
 
 def settings_of(schema: type, prefix: str = "") -> Iterator[tuple[str, Any]]:
     """Dotted name and type of every setting below a dataclass; where a setting has several kinds, of all of them."""
     for name, hint in get_type_hints(schema).items():
         yield f"{prefix}{name}", hint
-        for kind in [hint, *get_args(hint)]:
+        # The settings of a list's entries have no names of their own on a command line.
+        for kind in [] if get_origin(hint) is list else [hint, *get_args(hint)]:
             if dataclasses.is_dataclass(kind) and isinstance(kind, type):
                 for choice in [kind, *kind.__subclasses__()]:
                     yield from settings_of(choice, f"{prefix}{name}.")
@@ -27,13 +31,17 @@ def unknown_setting(key: str, schema: type) -> str:
     """The sentence for a key that nobody knows. Its last part counts, and whether its room is right."""
 
     def likeness(name: str) -> float:
+        if key.startswith(f"{name}."):
+            return 2.0
         (room, _, leaf), (other_room, _, other_leaf) = key.rpartition("."), name.rpartition(".")
         same_room = 0.5 if room and room == other_room else 0.0
         return same_room + difflib.SequenceMatcher(None, leaf, other_leaf).ratio()
 
     names = [name for name, _ in settings_of(schema)]
     leaves = [name for name in names if not any(other.startswith(f"{name}.") for other in names)]
-    return f"unknown setting {key}; the nearest known one is {max(leaves, key=likeness)}"
+    nearest = max(leaves, key=likeness)
+    advice = f"the nearest known one is {nearest}" if likeness(nearest) > _LIKE else "--help lists those that there are"
+    return f"unknown setting {key}; {advice}"
 
 
 def wrong_value(key: str, given: str, hint: Any) -> str:
