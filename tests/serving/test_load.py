@@ -24,10 +24,11 @@ def test_slope_and_thirds_are_those_of_a_line() -> None:
         ([300.0] * 30, True),
         ([300 + noise for noise in np.random.default_rng(0).uniform(-2, 2, 30)], True),
         ([400 - second for second in SECONDS], True),
+        ([300.0 + second for second in range(10)] + [310.0] * 20, True),
         ([300.0] * 20 + [300 + 2 * second for second in range(10)], False),
         ([300 + 0.2 * second for second in SECONDS], False),
     ],
-    ids=["constant", "noise", "falling", "grows late", "grows slowly"],
+    ids=["constant", "noise", "falling", "settles", "grows late", "grows slowly"],
 )
 def test_flat_is_what_does_not_rise(mb: list[float], is_flat: bool) -> None:
     assert Steadiness.of(SECONDS, mb).is_flat is is_flat
