@@ -33,7 +33,8 @@ def test_the_shipped_settings_compose(schema: type, name: str, words: list[str],
         (["export", "run=none"], "error: these settings need a value: to"),
         (["import_hf", "folder=none", "name=a"], "error: no folder at none: download one"),
         (["import_hf", "folder=none", "name=a/b"], "error: name=a/b is not a name for a run folder"),
-        (["import_hf", "from=none", "name=a"], "error: unknown setting from; the nearest known one is"),
+        (["import_hf", "foldr=none", "name=a"], "error: unknown setting foldr; the nearest known one is folder"),
+        (["import_hf", "from=none", "name=a"], "error: unknown setting from; --help lists those that there are"),
     ],
 )
 def test_a_mistake_is_one_sentence(
