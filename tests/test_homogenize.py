@@ -30,7 +30,7 @@ from tests.task import toy
 
 def settings(folder: Path, **changed: object) -> HomogenizeConfig:
     defaults = {"runs": [str(folder / "runs")], "output": str(folder / "report"), "runs_dir": str(folder / "runs")}
-    return HomogenizeConfig(**defaults | {"logger": LoggerConfig(wandb=WandbMode.disabled)} | changed)  # type: ignore[arg-type]
+    return HomogenizeConfig(**defaults | {"logger": LoggerConfig(wandb=WandbMode.disabled)} | changed)
 
 
 @pytest.fixture(scope="module")
@@ -219,7 +219,7 @@ def test_representations_are_compared_with_their_anchors(tmp_path: Path) -> None
     write_json(tmp_path / INDEX_FILE, {"entries": entries})
     found: dict[object, list[float]] = {}
     for row in cka_table(tmp_path).rows:
-        found.setdefault(row[0], []).append(row[2])  # type: ignore[arg-type]
+        found.setdefault(row[0], []).append(row[2])
     assert min(found["foundation to its fine-tunes (drift)"]) > 0.95
     assert min(found["one foundation, two seeds"]) > 0.95
     assert max(map(abs, found["two foundations, one task"] + found["two untrained encoders (anchor)"])) < 0.15

@@ -157,7 +157,7 @@ def test_a_run_that_changes_a_frozen_weight_fails_and_saves_nothing(
     toy.lay_foundation(tmp_path)
     train = cell_module.train
 
-    def train_and_flip(state, *rest, **named) -> None:  # type: ignore[no-untyped-def]
+    def train_and_flip(state, *rest, **named) -> None:
         train(state, *rest, **named)
         with torch.no_grad():
             state.objective.encoder.token_embedding.weight.view(torch.int32)[0, 0] ^= 1

@@ -165,7 +165,7 @@ def test_a_parent_that_is_not_there_says_how_to_make_it(tmp_path: Path) -> None:
 )
 def test_suites_that_cannot_be_are_refused(changed: dict[str, object], words: str) -> None:
     with pytest.raises(UserError, match=words):
-        SuiteConfig(name="suite", **changed).check()  # type: ignore[arg-type]
+        SuiteConfig(name="suite", **changed).check()
 
 
 def test_parents_come_first() -> None:

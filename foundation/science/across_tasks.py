@@ -147,10 +147,10 @@ def group_outcomes_table(found: list[Condition], items: dict[str, Items]) -> Tab
             ]
             names = sorted(set.union(*(set(names) for names, _, _ in tables)))
             shared, control = _assignments(len(common), len(members))
-            row = [_mean_outcome(tables, names, chosen) for chosen in (shared, control)]
-            if None in row:
+            of_shared, of_control = (_mean_outcome(tables, names, chosen) for chosen in (shared, control))
+            if of_shared is None or of_control is None:
                 continue
-            rows.append([variant, data, grouping, *row[0], *row[1], len(members), len(common)])  # type: ignore[misc]
+            rows.append([variant, data, grouping, *of_shared, *of_control, len(members), len(common)])
     return Table(
         "group_outcomes",
         "Do the same groups lose on every task?",

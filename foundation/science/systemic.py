@@ -128,11 +128,16 @@ def systemic_failures(answers: Answers, nulls: Nulls, sizes: list[int]) -> list[
                 effect=effect,
                 independence=float(np.prod(rates[tested], axis=1).mean()),
                 difficulty=nulls.systemic_failure(tested),
-                error_rates=tuple(float(rates[s].mean()) if len(s) else np.nan for s in (shared, control)),  # type: ignore[arg-type]
+                error_rates=(_mean_rate(rates, shared), _mean_rate(rates, control)),
                 n_tuples=(len(shared), len(control)),
             )
         )
     return found
+
+
+def _mean_rate(rates_M: Floats, tuples_Tk: Ints) -> float:
+    """Over all places of all tuples; NaN where there is none."""
+    return float(rates_M[tuples_Tk].mean()) if len(tuples_Tk) else np.nan
 
 
 def _failure_table(answers: Answers, tuples_Tk: Ints) -> Floats:

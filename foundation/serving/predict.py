@@ -118,11 +118,11 @@ def chunks(items: Iterable[A], size: int) -> Iterator[list[A]]:
 def ahead(work: Callable[[A], B], items: Iterable[A]) -> Iterator[B]:
     """work(item) for each item, in order; a thread takes and works on the next one while this one is used."""
     waiting = iter(items)
-    missing = object()
+    missing: Any = object()
 
     def step() -> Any:
         item = next(waiting, missing)
-        return missing if item is missing else work(item)  # type: ignore[arg-type]
+        return missing if item is missing else work(item)
 
     with ThreadPoolExecutor(1) as pool:
         future = pool.submit(step)

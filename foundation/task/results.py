@@ -95,9 +95,11 @@ def arm_costs(arm: ArmResult) -> ArmCosts:
         there = [value for value in values if value is not None]
         return float(np.mean(there)) if there else None
 
-    costs = {name: mean([seed["costs"][name] for seed in seeds]) for name in seeds[0]["costs"]}
-    whole = {name: mean([seed[name] for seed in seeds]) for name in ("training_memory_bytes", "seconds")}
-    return ArmCosts(**costs, **whole)  # type: ignore[arg-type]
+    costs: dict[str, Any] = {name: mean([seed["costs"][name] for seed in seeds]) for name in seeds[0]["costs"]}
+    whole: dict[str, Any] = {
+        name: mean([seed[name] for seed in seeds]) for name in ("training_memory_bytes", "seconds")
+    }
+    return ArmCosts(**costs, **whole)
 
 
 def cost_line(arm: ArmResult) -> str:

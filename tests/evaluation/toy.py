@@ -53,9 +53,9 @@ def settings(runs_dir: Path, evaluation: EvaluationConfig) -> EvaluateConfig:
 
 def held_out(**changed: object) -> HeldOutConfig:
     """Settings as conf/evaluation/held_out.yaml has them, with changes."""
-    return HeldOutConfig(**{"name": "held_out", **changed})  # type: ignore[arg-type]
+    return HeldOutConfig(**{"name": "held_out", **changed})
 
 
 def pairs(**changed: object) -> MinimalPairsConfig:
     """Settings as conf/evaluation/minimal_pairs.yaml has them, with changes."""
-    return MinimalPairsConfig(**{"name": "pairs", "ngram_order": 3, **changed})  # type: ignore[arg-type]
+    return MinimalPairsConfig(**{"name": "pairs", "ngram_order": 3, **changed})

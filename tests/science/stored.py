@@ -38,11 +38,11 @@ def lay_arm(
             "gold": gold.astype(float), "predicted": predicted.astype(float), "logits": logits.astype(np.float32),
             "probabilities": powers / powers.sum(axis=1, keepdims=True),
         }  # fmt: skip
-        found.append(Predictions(**(content | changed)))  # type: ignore[arg-type]
+        found.append(Predictions(**(content | changed)))
     write_predictions(folder / "predictions.parquet", found)
     if with_scores:
         costs = {"parameters": 1000, "trainable": 1000 if variant == "full" else 20, "stored_bytes": 4000}
-        costs["shared_share"] = 0.0 if variant == "full" else 0.97  # type: ignore[assignment]
+        costs["shared_share"] = 0.0 if variant == "full" else 0.97
         seeds = [
             {"seed": s, "value": float(1 - row.mean()), "seconds": 5.0, "costs": costs, "training_memory_bytes": 1e6}
             for s, row in enumerate(failed_SN)

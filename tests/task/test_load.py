@@ -14,7 +14,7 @@ from foundation.task.row import Row
 
 def task(folder: Path, **settings: object) -> TaskConfig:
     defaults = {"name": "toy", "train": "train.csv", "dev": "dev.csv", "local": [str(folder)]}
-    return TaskConfig(**defaults | settings)  # type: ignore[arg-type]
+    return TaskConfig(**defaults | settings)
 
 
 def load(folder: Path, train_csv: str, dev_csv: str = "text,label\nz,b\n", **settings: object) -> TaskData:

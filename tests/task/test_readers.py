@@ -20,7 +20,7 @@ def lay(folder: Path, name: str, text: str, encoding: str = "utf-8") -> str:
 
 
 def fields(path: str, **how: object) -> list[dict[str, str]]:
-    return [row.fields for row in read_rows(path, **how)]  # type: ignore[arg-type]
+    return [row.fields for row in read_rows(path, **how)]
 
 
 WANTED = [{"text": "a, b", "label": "1"}, {"text": "c", "label": "2"}]

@@ -24,7 +24,7 @@ from tests.test_finetune import run
 def settings(runs_dir: Path, **changed: object) -> RepresentConfig:
     defaults = {"runs": [str(runs_dir / "*" / "finetune")], "output": str(runs_dir / "representations"), "n_texts": 20}
     trainer = TrainerConfig(device="cpu", threads=1)
-    return RepresentConfig(**defaults | {"trainer": trainer, "runs_dir": str(runs_dir)} | changed)  # type: ignore[arg-type]
+    return RepresentConfig(**defaults | {"trainer": trainer, "runs_dir": str(runs_dir)} | changed)
 
 
 def test_means_are_over_the_texts_own_tokens_whatever_stands_beside_it(tmp_path: Path) -> None:

@@ -79,4 +79,4 @@ def settings(runs_dir: Path, task: TaskConfig, **changed: object) -> FinetuneCon
         "trainer": TrainerConfig(device="cpu", threads=1),
         "logger": LoggerConfig(wandb=WandbMode.disabled),
     }
-    return FinetuneConfig(**defaults | changed)  # type: ignore[arg-type]
+    return FinetuneConfig(**defaults | changed)

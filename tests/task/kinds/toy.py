@@ -43,6 +43,6 @@ def examples(kind: Kind, given: list[Row]) -> tuple[Examples, Answering]:
 
 
 def kind_of(**settings: object) -> Kind:
-    cfg = TaskConfig(name="toy", train="a", **settings)  # type: ignore[arg-type]
+    cfg = TaskConfig(name="toy", train="a", **settings)
     cfg.check()
     return build_kind(cfg)
