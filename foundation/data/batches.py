@@ -45,7 +45,8 @@ class Batch:
 
     ids, segments: (T,) int64. lengths: (R,) int64, their sum is T. maskable: (T,) bool, False at [CLS] and [SEP].
     labels: (R,), int64 or float64, or as a task's head wants them; None where there are none. first_row: number of the first of
-    these rows within the step.
+    these rows within the step. places: (R, 2) int64, where a row's text starts and ends in the table (of a broken pair: where its
+    A and what followed it do); None where there is no table.
     """
 
     ids: Ids
@@ -54,6 +55,7 @@ class Batch:
     maskable: NDArray[np.bool_]
     labels: NDArray[np.int64] | NDArray[np.float64] | None
     first_row: int
+    places: Ids | None = None
 
     @property
     def n_rows(self) -> int:
@@ -196,7 +198,9 @@ class PretrainingBatches:
         seconds, labels = self._pair_up(examples, step)
         mine = rows_of_rank(self.rows_per_step, rank, world)
         rows = [self._row(examples[row], seconds[row], int(labels[row])) for row in mine]
-        return assemble(rows, self.specials, labels[mine.start : mine.stop], mine.start)
+        batch = assemble(rows, self.specials, labels[mine.start : mine.stop], mine.start)
+        batch.places = examples[mine.start : mine.stop, ::2]
+        return batch
 
     def _examples_of(self, step: int) -> Ids:
         """Example numbers of the step's rows; a step may straddle two epochs, each in its own random order."""

@@ -4,7 +4,7 @@ Letters: T tokens of all rows · R rows · M targets · D width
 """
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -21,7 +21,8 @@ class Example:
 
     ids, segments: (T,) int64. lengths: tokens of each row. targets_at: (M,) positions in T, ascending; targets: (M,) int64 ids
     that stood there. labels: one an item, or None. rows_per_item: rows that make an item: neighbours, never split. task: which of
-    several is asked, where an objective has several.
+    several is asked, where an objective has several. words, word_weights: (R, S) ids to be predicted from a row as a whole, and
+    what each of them counts; or None.
     """
 
     ids: Tensor
@@ -32,6 +33,8 @@ class Example:
     labels: Tensor | None
     rows_per_item: int = 1
     task: int = 0
+    words: Tensor | None = None
+    word_weights: Tensor | None = None
 
     @property
     def device(self) -> torch.device:
@@ -54,15 +57,15 @@ class Example:
             source = tensor.pin_memory() if device.type == "cuda" else tensor
             return source.to(device, non_blocking=True)
 
-        return Example(
+        return replace(
+            self,
             ids=move(self.ids),
             segments=move(self.segments),
-            lengths=self.lengths,
             targets_at=move(self.targets_at),
             targets=move(self.targets),
             labels=None if self.labels is None else move(self.labels),
-            rows_per_item=self.rows_per_item,
-            task=self.task,
+            words=None if self.words is None else move(self.words),
+            word_weights=None if self.word_weights is None else move(self.word_weights),
         )
 
     def split(self, rows: int) -> list["Example"]:
@@ -76,17 +79,18 @@ class Example:
             end = token + sum(lengths)
             chosen = (self.targets_at >= token) & (self.targets_at < end)
             items = slice(first // self.rows_per_item, (first + rows) // self.rows_per_item)
-            labels = None if self.labels is None else self.labels[items]
+            mine = slice(first, first + rows)
             parts.append(
-                Example(
-                    self.ids[token:end],
-                    self.segments[token:end],
-                    lengths,
-                    self.targets_at[chosen] - token,
-                    self.targets[chosen],
-                    labels,
-                    self.rows_per_item,
-                    self.task,
+                replace(
+                    self,
+                    ids=self.ids[token:end],
+                    segments=self.segments[token:end],
+                    lengths=lengths,
+                    targets_at=self.targets_at[chosen] - token,
+                    targets=self.targets[chosen],
+                    labels=None if self.labels is None else self.labels[items],
+                    words=None if self.words is None else self.words[mine],
+                    word_weights=None if self.word_weights is None else self.word_weights[mine],
                 )
             )
             token = end

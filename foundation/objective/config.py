@@ -1,6 +1,6 @@
 """What is hidden, what is asked, and how the answers are weighed."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 
 from foundation.core.errors import UserError
@@ -48,14 +48,40 @@ class MaskingConfig:
 
 
 @dataclass(kw_only=True, slots=True)
+class DocumentWordsConfig:
+    """Words of the rest of the document, predicted from a row as a whole; the loss is multiplied by weight, 0: not asked.
+
+    per_row: tokens drawn for each row. threshold: a token that is a larger share of the corpus counts √(threshold / share)
+    (Mikolov et al. 2013, 2.3, who leave it out so often), so that the answer is what the text is about and not "the".
+    """
+
+    weight: float = 0.0
+    per_row: int = 128
+    threshold: float = 1.0e-3
+
+    def problems(self) -> list[str]:
+        """What cannot work, one sentence each."""
+        found = []
+        if self.weight < 0:
+            found.append(f"objective.document_words.weight={self.weight} must be at least 0, which asks for none")
+        if self.per_row < 1:
+            found.append(f"objective.document_words.per_row={self.per_row} must be at least 1 token")
+        if not 0 < self.threshold <= 1:
+            found.append(f"objective.document_words.threshold={self.threshold} must be in (0, 1]")
+        return found
+
+
+@dataclass(kw_only=True, slots=True)
 class ObjectiveConfig:
-    """Masked language modelling, with or without a sentence task, whose loss is multiplied by sentence_weight."""
+    """Masked language modelling; with or without a sentence task, whose loss is multiplied by sentence_weight; and words of the
+    document."""
 
     masking: MaskingConfig
     sentence_task: SentenceTask = SentenceTask.none
     sentence_weight: float = 1.0
+    document_words: DocumentWordsConfig = field(default_factory=DocumentWordsConfig)
 
     def check(self) -> None:
         """Raise UserError with every problem at once."""
-        if found := self.masking.problems():
+        if found := self.masking.problems() + self.document_words.problems():
             raise UserError("; ".join(found))

@@ -1,4 +1,4 @@
-"""The pretraining objective: masked tokens, and a sentence task where one is asked for, over one pass of the encoder."""
+"""The pretraining objective: masked tokens, and what else is asked for, over one pass of the encoder."""
 
 from dataclasses import dataclass
 
@@ -15,6 +15,7 @@ from foundation.model.config import ModelConfig
 from foundation.model.encoder import Encoder, init_weights
 from foundation.objective.base import Example, Objective
 from foundation.objective.config import MaskingConfig, ObjectiveConfig, SentenceTask
+from foundation.objective.document_words import DocumentWords, DocumentWordsHead, has_words
 from foundation.objective.masked_lm import IGNORED, MaskedLMHead, Masking, summed_cross_entropy
 from foundation.objective.next_sentence import SentencePairHead, is_pair
 
@@ -24,7 +25,7 @@ _TARGET_MULTIPLE = 128
 
 @dataclass(frozen=True, slots=True)
 class Scores:
-    """Sums over some rows: losses in nats, hits and targets, for masked tokens and for sentence pairs."""
+    """Sums over some rows: losses in nats, hits and targets: of masked tokens, sentence pairs, and rows asked for words."""
 
     mlm_loss: float = 0.0
     mlm_hits: int = 0
@@ -32,13 +33,15 @@ class Scores:
     pair_loss: float = 0.0
     pair_hits: int = 0
     pair_targets: int = 0
+    words_loss: float = 0.0
+    words_targets: int = 0
 
     def __add__(self, other: "Scores") -> "Scores":
         return Scores(*(getattr(self, name) + getattr(other, name) for name in self.__slots__))
 
 
 class PretrainingObjective(Objective):
-    """Loss = mean over masked tokens + sentence_weight · mean over sentence pairs, each in nats."""
+    """Loss = mean over masked tokens + sentence_weight · mean over pairs + document_words.weight · mean over rows, in nats."""
 
     heads: nn.ModuleDict
 
@@ -50,7 +53,9 @@ class PretrainingObjective(Objective):
         continues_word: NDArray[np.bool_],
         *,
         seq_len: int,
+        words: DocumentWords | None = None,
     ) -> None:
+        """words: where document words are drawn; without it none are asked for, whatever cfg says."""
         super().__init__()
         cfg.check()
         self.cfg = cfg
@@ -58,11 +63,17 @@ class PretrainingObjective(Objective):
         heads: dict[str, nn.Module] = {"mlm": MaskedLMHead(model)}
         if cfg.sentence_task is not SentenceTask.none:
             heads["pair"] = SentencePairHead(model)
+        if cfg.document_words.weight:
+            heads["words"] = DocumentWordsHead(model)
         self.heads = nn.ModuleDict(heads)
-        self.terms = ("mlm_loss", f"{cfg.sentence_task.value}_loss") if self.has_pairs else ("mlm_loss",)
+        self.words = words
+        terms = {"mlm": "mlm_loss", "pair": f"{cfg.sentence_task.value}_loss", "words": "words_loss"}
+        self.terms = tuple(terms[name] for name in heads)
         self._specials, self._continues_word, self._seq_len = specials, continues_word, seq_len
         self.masking = self.masking_like(cfg.masking)
         init_weights(self, model)
+        if words is not None and isinstance(head := heads.get("words"), DocumentWordsHead):
+            head.start_from(words.log_share)
 
     @property
     def has_pairs(self) -> bool:
@@ -74,19 +85,22 @@ class PretrainingObjective(Objective):
         return Masking(cfg, self._specials, self._continues_word, row_stride=self._seq_len)
 
     def corrupt(self, batch: Batch, rng: RowRng, progress: float) -> Example:
-        """Hide tokens; pairs were broken when the rows were drawn, since a B comes from another row."""
-        return self.masking(batch, rng, progress)
+        """Hide tokens, draw words; pairs were broken when the rows were drawn, since a B comes from another row."""
+        example = self.masking(batch, rng, progress)
+        return example if self.words is None else self.words.ask(example, batch, rng)
 
     def count(self, example: Example) -> Tensor:
-        """(terms,): masked tokens, and rows that are pairs."""
+        """(terms,): masked tokens, rows that are pairs, rows that are asked for words."""
         counts = [len(example.targets)]
         if self.has_pairs:
             assert example.labels is not None
             counts.append(int(is_pair(example.labels).sum()))
+        if "words" in self.heads:
+            counts.append(int(has_words(example).sum()))
         return torch.tensor(counts, dtype=torch.float64, device=example.device)
 
     def forward(self, example: Example, totals: Tensor) -> Tensor:
-        """Shares of the step's means, (terms,), the second one weighted."""
+        """Shares of the step's means, (terms,), all but the first one weighted."""
         hidden_TD = self.encoder(example.ids, example.segments, example.layout())
         at, targets = self._targets(example)
         embedding = self.encoder.token_embedding.weight
@@ -95,6 +109,8 @@ class PretrainingObjective(Objective):
         sums = [head.summed_loss(hidden_TD.index_select(0, at), embedding, targets)]
         if self.has_pairs:
             sums.append(self.cfg.sentence_weight * summed_cross_entropy(*self._pairs(hidden_TD, example)))
+        if "words" in self.heads:
+            sums.append(self.cfg.document_words.weight * self._words_loss(hidden_TD, example))
         shares = torch.stack(sums)
         return shares / totals.clamp(min=1).to(shares.dtype)
 
@@ -115,12 +131,23 @@ class PretrainingObjective(Objective):
         logits = self.heads["pair"](hidden_TD.index_select(0, lengths.cumsum(0) - lengths))
         return logits, example.labels.masked_fill(~is_pair(example.labels), IGNORED)
 
+    def _words_loss(self, hidden_TD: Tensor, example: Example) -> Tensor:
+        """Summed over rows, unweighted."""
+        if example.words is None:
+            return hidden_TD.new_zeros((), dtype=torch.float32)
+        head = self.heads["words"]
+        assert isinstance(head, DocumentWordsHead)
+        return head.summed_loss(hidden_TD, example, self.encoder.token_embedding.weight)
+
     @torch.no_grad()
     def score(self, example: Example) -> Scores:
         """Loss sums and hits of some rows; the caller has chosen eval() and precision."""
         hidden_TD = self.encoder(example.ids, example.segments, example.layout())
         mlm = _sums(*self._mlm(hidden_TD, example))
-        return Scores(*mlm, *(_sums(*self._pairs(hidden_TD, example)) if self.has_pairs else (0.0, 0, 0)))
+        pairs = _sums(*self._pairs(hidden_TD, example)) if self.has_pairs else (0.0, 0, 0)
+        if "words" not in self.heads or example.words is None:
+            return Scores(*mlm, *pairs)
+        return Scores(*mlm, *pairs, float(self._words_loss(hidden_TD, example)), int(has_words(example).sum()))
 
 
 def _sums(logits: Tensor, targets: Tensor) -> tuple[float, int, int]:

@@ -31,12 +31,15 @@ class HeldOut:
         rows = min(rows, len(self.batches))
         self.batches.rows_per_step = min(rows, _ROWS_AT_ONCE)
         self.masking = objective.masking_like(MaskingConfig())
+        self.words = None if objective.words is None else objective.words.of(table)
         self.n_batches = max(1, rows // self.batches.rows_per_step)
 
     def examples(self) -> Iterator[Example]:
         """This rank's share of the examination."""
         for number in range(rank(), self.n_batches, world_size()):
-            yield self.masking(self.batches.at(number), RowRng(EVAL_SEED, "mask", number), 0.0)
+            batch, rng = self.batches.at(number), RowRng(EVAL_SEED, "mask", number)
+            example = self.masking(batch, rng, 0.0)
+            yield example if self.words is None else self.words.ask(example, batch, rng)
 
     def metrics(self, state: TrainState) -> dict[str, float]:
         """eval/* of the current weights: losses in nats a target, accuracies, and the 95 % Wilson interval of the pairs'."""
@@ -52,6 +55,8 @@ class HeldOut:
             "eval/mlm_loss": scores.mlm_loss / max(1, scores.mlm_targets),
             "eval/mlm_accuracy": scores.mlm_hits / max(1, scores.mlm_targets),
         }
+        if scores.words_targets:
+            found["eval/words_loss"] = scores.words_loss / scores.words_targets
         if scores.pair_targets:
             # Here: half of the time to the first step would go into importing it.
             from scipy.stats import binomtest

@@ -1,0 +1,122 @@
+"""Document words: from a row as a whole, predict words of the rest of its document.
+
+What words share a document says what a text is about and how it speaks of it, which neighbours of a few tokens do not: "superb"
+and "awful" have the same neighbours, but seldom a review in common. As in FastSent (Hill et al. 2016, 2.3) a representation
+predicts the words of the text around it, and as in PV-DBOW (Le & Mikolov 2014, 2.3) these are drawn from the document.
+
+Letters: T tokens of all rows · R rows · S draws of a row · D width · V vocabulary
+"""
+
+from dataclasses import replace
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from foundation.core.randomness import RowRng
+from foundation.data.batches import BROKEN, Batch
+from foundation.data.corpus import TokenTable
+from foundation.data.tokenizer import SpecialIds
+from foundation.model.config import ModelConfig
+from foundation.model.encoder import make_norm
+from foundation.objective.base import Example
+from foundation.objective.config import DocumentWordsConfig
+
+# Frequencies are counted in so many blocks of so many tokens, spread over the corpus: any corpus is done in a moment.
+_BLOCKS, _BLOCK_TOKENS = 256, 65_536
+
+
+class DocumentWords:
+    """Draws tokens from the rest of a row's document, each with what it counts.
+
+    weights: (V,) float32 in [0, 1]. log_share: (V,) float32, log of each token's part in what is asked.
+    """
+
+    def __init__(self, table: TokenTable, cfg: DocumentWordsConfig, specials: SpecialIds, *, vocab_size: int) -> None:
+        self.table, self.per_row = table, cfg.per_row
+        counts = _count(table.ids, vocab_size)
+        share = counts / max(1, counts.sum())
+        weights = np.minimum(1.0, np.sqrt(cfg.threshold / np.maximum(share, cfg.threshold)))
+        weights[specials.unk] = 0.0  # says nothing
+        asked = weights * (counts + 1)
+        self.weights = torch.from_numpy(weights).float()
+        self.log_share = torch.from_numpy(np.log(np.maximum(asked, 1e-3) / asked.sum())).float()
+
+    def of(self, table: TokenTable) -> "DocumentWords":
+        """The same weights, other documents."""
+        other = object.__new__(DocumentWords)
+        other.table, other.per_row, other.weights, other.log_share = table, self.per_row, self.weights, self.log_share
+        return other
+
+    def ask(self, example: Example, batch: Batch, rng: RowRng) -> Example:
+        """The example with words for each row, addressed by (step, row): no dealing out of rows moves them.
+
+        A row that is all of its document, or a pair that was broken, is asked nothing: its words count 0.
+        """
+        assert batch.places is not None, "only rows of a corpus have a document"
+        start, end = batch.places.T
+        documents = np.asarray(self.table.documents)
+        document = np.searchsorted(documents, start, side="right")
+        first, rest = documents[document - 1], documents[document] - documents[document - 1] - (end - start)
+        draws = replace(rng, purpose="document words").uniform(batch.first_row, batch.n_rows, self.per_row)
+        at = first[:, None] + (draws * rest[:, None]).astype(np.int64)
+        at += np.where(at >= start[:, None], (end - start)[:, None], 0)
+        is_asked = rest > 0
+        if batch.labels is not None:
+            is_asked &= batch.labels != BROKEN
+        words = self.table.ids[np.where(is_asked[:, None], at, 0)].astype(np.int64)
+        example.words = torch.from_numpy(words)
+        example.word_weights = self.weights[example.words] * torch.from_numpy(is_asked)[:, None]
+        return example
+
+
+def _count(ids: NDArray[np.unsignedinteger], vocab_size: int) -> NDArray[np.float64]:
+    starts = np.unique(np.linspace(0, max(0, len(ids) - _BLOCK_TOKENS), _BLOCKS).astype(np.int64))
+    counts = np.zeros(vocab_size)
+    for start in starts:
+        counts += np.bincount(ids[start : start + _BLOCK_TOKENS], minlength=vocab_size)
+    return counts
+
+
+def has_words(example: Example) -> Tensor:
+    """(R,) True where a row is asked for words."""
+    if example.word_weights is None:
+        return torch.zeros(len(example.lengths), dtype=torch.bool, device=example.device)
+    return example.word_weights.sum(1) > 0
+
+
+class DocumentWordsHead(nn.Module):
+    """Mean of a row's hidden states, dense, norm, then the token embeddings again and a bias a token.
+
+    Nothing non-linear stands between: what tells documents apart has to lie open in the mean, where a task's head looks for it.
+    """
+
+    def __init__(self, cfg: ModelConfig) -> None:
+        super().__init__()
+        self.dense = nn.Linear(cfg.width, cfg.width)
+        self.norm = make_norm(cfg)
+        self.bias = nn.Parameter(torch.zeros(cfg.vocab_size))
+
+    @torch.no_grad()
+    def start_from(self, log_share_V: Tensor) -> None:
+        """Begin with the frequencies of what is asked, so that only what a row adds to them has to be learnt."""
+        self.bias.copy_(log_share_V)
+
+    def forward(self, hidden_TD: Tensor, lengths: tuple[int, ...], embedding_VD: Tensor) -> Tensor:
+        """(T, D) -> logits (R, V). The mean is taken in float32 or wider."""
+        wide_TD = hidden_TD if hidden_TD.dtype is torch.float64 else hidden_TD.float()
+        lengths_R = torch.tensor(lengths, device=hidden_TD.device)
+        mean_RD = torch.segment_reduce(wide_TD, "mean", lengths=lengths_R, axis=0)
+        return F.linear(self.norm(self.dense(mean_RD)), embedding_VD, self.bias)
+
+    def summed_loss(self, hidden_TD: Tensor, example: Example, embedding_VD: Tensor) -> Tensor:
+        """Σ over rows of the weighted mean of −ln p(word), nats."""
+        assert example.words is not None and example.word_weights is not None
+        logits_RV = self(hidden_TD, example.lengths, embedding_VD)
+        wide_RV = logits_RV if logits_RV.dtype is torch.float64 else logits_RV.float()
+        loss_RS = wide_RV.logsumexp(1, keepdim=True) - wide_RV.gather(1, example.words)
+        weights_RS = example.word_weights.to(wide_RV.dtype)
+        total_R = weights_RS.sum(1)
+        return ((loss_RS * weights_RS).sum(1) / total_R.masked_fill(total_R == 0, 1.0)).sum()
