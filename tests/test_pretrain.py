@@ -19,7 +19,9 @@ from foundation.config import conf_folder
 from foundation.core.errors import UserError
 from foundation.core.logger import read_metrics
 from foundation.core.plain import to_plain
+from foundation.evaluation.subject import load_subject
 from foundation.pretraining import pretrain
+from foundation.train.config import Precision
 from foundation.train.foundation import load_foundation
 from tests.test_config import RECIPES, composed
 
@@ -124,6 +126,20 @@ def test_foundation_loads_and_its_hash_is_that_of_its_weights(runs: Path) -> Non
     assert report.unexpected and all(name.startswith("heads.") for name in report.unexpected)
     shared = {name: tensor for name, tensor in loaded.tensors.items() if name.startswith("encoder.")}
     assert weights_fingerprint(shared) == loaded.fingerprint
+
+
+def test_words_of_the_document_are_logged_held_out_and_asked_again_of_the_saved_foundation(runs: Path) -> None:
+    here(runs, "objective=mlm_words", "name=words", "steps=8")
+    rows = read_metrics(runs / "words" / "metrics.jsonl")
+    assert all(row["train/loss"] == pytest.approx(row["train/mlm_loss"] + row["train/words_loss"]) for row in rows[:7])
+    evaluated = [row["eval/words_loss"] for row in rows if "eval/words_loss" in row]
+    assert evaluated and all(0 < loss < 7 for loss in evaluated)
+    subject = load_subject(load_foundation(runs / "words" / "final"), torch.device("cpu"), Precision.fp32)
+    assert torch.equal(subject.objective.state_dict()["heads.words.bias"], _saved(runs, "words")["heads.words.bias"])
+
+
+def _saved(runs: Path, name: str) -> dict[str, torch.Tensor]:
+    return load_file(runs / name / "final" / "model.safetensors")
 
 
 def test_a_run_folder_is_never_overwritten(runs: Path) -> None:

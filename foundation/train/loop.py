@@ -91,7 +91,8 @@ def train_step(state: TrainState, example: Example, micro_batch_rows: int) -> tu
             # DDP averages gradients over ranks; we want their sum.
             (shares.sum() * world_size()).backward()
         losses += shares.detach().float()
-    tokens = torch.tensor(float(example.n_tokens), device=state.device)
+    # A single process need not ask its device for what it knows.
+    tokens = torch.tensor(float(example.n_tokens), device=state.device if world_size() > 1 else None)
     return sum_over_ranks(losses), sum_over_ranks(tokens)
 
 

@@ -132,8 +132,9 @@ class Updater:
         gradients = [p.grad for p in self._parameters if p.grad is not None]
         norm = get_total_norm(gradients)
         scale = multiplier(step, self.total_steps, self.schedule)
-        grad_norm = norm.item()
-        is_finite = math.isfinite(grad_norm) and math.isfinite(loss.item())
+        # Both in one transfer: the only time in a step that the host waits for the device.
+        grad_norm, loss_nats = torch.stack([norm, loss.to(norm.dtype)]).tolist()
+        is_finite = math.isfinite(grad_norm) and math.isfinite(loss_nats)
         if is_finite:
             # The comparison is torch's own; below it the factor is exactly 1, and a pass over all gradients is saved.
             if self.cfg.clip_norm and grad_norm + 1e-6 > self.cfg.clip_norm:
@@ -148,7 +149,7 @@ class Updater:
         if self.skipped_in_a_row >= MAX_SKIPPED_IN_A_ROW:
             raise UserError(
                 f"loss or gradient was not finite in {MAX_SKIPPED_IN_A_ROW} steps in a row, the last of them step {step + 1} "
-                f"(loss {loss.item()}, gradient norm {grad_norm}): the weights may hold a NaN, or the learning rate "
+                f"(loss {loss_nats}, gradient norm {grad_norm}): the weights may hold a NaN, or the learning rate "
                 f"{self._base_lr[0][0]:g} is too high; resume from the last checkpoint with a lower one under another name"
             )
         return UpdateReport(grad_norm, max(self._base_lr[0]) * scale, not is_finite)
