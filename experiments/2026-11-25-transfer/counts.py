@@ -13,8 +13,8 @@ import numpy as np
 from sklearn.feature_extraction.text import CountVectorizer
 from sklearn.metrics import roc_auc_score
 
-POSITIVE = "great excellent wonderful fantastic brilliant amazing superb beautiful".split()
-NEGATIVE = "terrible bad awful horrible boring stupid poor lame worst waste".split()
+POSITIVE = ["great", "excellent", "wonderful", "fantastic", "brilliant", "amazing", "superb", "beautiful"]
+NEGATIVE = ["terrible", "bad", "awful", "horrible", "boring", "stupid", "poor", "lame", "worst", "waste"]
 MIN_DOCUMENTS, SMOOTHING = 10, 5
 
 

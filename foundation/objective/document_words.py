@@ -73,9 +73,10 @@ class DocumentWords:
 
 
 def _count(ids: NDArray[np.unsignedinteger], vocab_size: int) -> NDArray[np.float64]:
-    starts = np.unique(np.linspace(0, max(0, len(ids) - _BLOCK_TOKENS), _BLOCKS).astype(np.int64))
+    """(V,) of the whole corpus, or of blocks spread over it where it is larger than they are."""
+    step = max(_BLOCK_TOKENS, len(ids) // _BLOCKS)
     counts = np.zeros(vocab_size)
-    for start in starts:
+    for start in range(0, len(ids), step):
         counts += np.bincount(ids[start : start + _BLOCK_TOKENS], minlength=vocab_size)
     return counts
 

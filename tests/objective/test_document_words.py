@@ -12,6 +12,7 @@ from foundation.core.randomness import RowRng
 from foundation.data.batches import BROKEN, Batch, Pairs, PretrainingBatches
 from foundation.data.config import BatchesConfig
 from foundation.data.corpus import TokenTable
+from foundation.objective import document_words
 from foundation.objective.config import DocumentWordsConfig, MaskingConfig, ObjectiveConfig
 from foundation.objective.document_words import DocumentWords, DocumentWordsHead, has_words
 from foundation.objective.pretraining import PretrainingObjective
@@ -180,3 +181,12 @@ def test_settings_that_cannot_work_are_named(wrong: dict[str, float]) -> None:
     cfg = ObjectiveConfig(masking=MaskingConfig(), document_words=DocumentWordsConfig(**wrong))
     with pytest.raises(UserError, match=f"objective.document_words.{next(iter(wrong))}="):
         cfg.check()
+
+
+def test_frequencies_are_counted_whole_or_in_blocks_of_all_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    ids = np.repeat(np.arange(5, 15), 100).astype(np.uint16)
+    of = TokenTable(ids, np.array([0, 1000]), np.array([0, 1000]))
+    assert torch.allclose(words_of(of, 15).log_share[5:].softmax(0), torch.full((10,), 0.1))
+    monkeypatch.setattr(document_words, "_BLOCKS", 10)
+    monkeypatch.setattr(document_words, "_BLOCK_TOKENS", 7)
+    assert torch.allclose(words_of(of, 15).log_share[5:].softmax(0), torch.full((10,), 0.1))
