@@ -5,7 +5,7 @@ from enum import Enum
 
 from foundation.core.errors import UserError
 from foundation.data.config import DataConfig
-from foundation.train.config import Precision, TrainerConfig
+from foundation.train.config import DeviceConfig, Precision
 
 
 class Padding(str, Enum):
@@ -112,8 +112,7 @@ class CasesConfig:
 class BenchConfig:
     """rounds: every contender has its turn in each. round_seconds: of a turn, about; a turn is whole steps.
 
-    only: cases whose names hold this. peers: false leaves Hugging Face out. data: the text. Of the trainer, device and threads
-    count.
+    only: cases whose names hold this. peers: false leaves Hugging Face out. data: the text.
     """
 
     name: str
@@ -124,7 +123,7 @@ class BenchConfig:
     peers: bool = True
     bench: CasesConfig
     data: DataConfig
-    trainer: TrainerConfig
+    trainer: DeviceConfig
 
     def check(self) -> None:
         """Raise UserError with every problem at once."""

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 
 from foundation.core.errors import UserError
 from foundation.objective.config import MaskUnit
-from foundation.train.config import TrainerConfig
+from foundation.train.config import DeviceConfig
 
 
 @dataclass(kw_only=True, slots=True)
@@ -81,12 +81,12 @@ class MinimalPairsConfig(EvaluationConfig):
 
 @dataclass(kw_only=True, slots=True)
 class EvaluateConfig:
-    """foundation: NAME (of <runs_dir>/NAME/final) or a folder. Of the trainer, device, precision and threads count."""
+    """foundation: NAME (of <runs_dir>/NAME/final) or a folder."""
 
     foundation: str = "small"
     runs_dir: str = "runs"
     evaluation: EvaluationConfig
-    trainer: TrainerConfig
+    trainer: DeviceConfig
 
     def check(self) -> None:
         """Raise UserError with every problem at once."""

@@ -5,7 +5,7 @@ from typing import Any
 
 from foundation.core.errors import UserError
 from foundation.task.config import Pooling
-from foundation.train.config import TrainerConfig
+from foundation.train.config import DeviceConfig
 
 
 def as_list(runs: Any) -> list[str]:
@@ -48,7 +48,7 @@ class PredictConfig:
     format: str | None = None
     batch_tokens: int = 4096
     chunk_rows: int = 4096
-    trainer: TrainerConfig
+    trainer: DeviceConfig
 
     def check(self) -> None:
         """Raise UserError with all problems that can be seen before any work is done."""
@@ -79,7 +79,7 @@ class EmbedConfig:
     batch_tokens: int = 4096
     chunk_rows: int = 4096
     runs_dir: str = "runs"
-    trainer: TrainerConfig
+    trainer: DeviceConfig
 
     def check(self) -> None:
         """Raise UserError with all problems that can be seen before any work is done."""
@@ -116,7 +116,7 @@ class ServeConfig:
     wait_ms: float = 2.0
     waiting_rows: int = 1024
     stop_seconds: int = 10
-    trainer: TrainerConfig
+    trainer: DeviceConfig
 
     def check(self) -> None:
         """Raise UserError with all problems that can be seen before any work is done."""

@@ -22,7 +22,7 @@ from foundation.task.answer import Inputs, examples_of, find_model, input_names,
 from foundation.task.batches import TokenRows, by_tokens
 from foundation.task.examples import Examples
 from foundation.task.finetuned import FineTuned, load_finetuned
-from foundation.train.config import TrainerConfig
+from foundation.train.config import DeviceConfig
 from foundation.train.loop import autocast
 
 Answer: TypeAlias = dict[str, Any]
@@ -126,7 +126,7 @@ def _distinct(tokens: Mapping[str, TokenRows]) -> tuple[TokenRows, dict[str, NDA
     return TokenRows(rows, next(iter(tokens.values())).specials, 0), numbers_of
 
 
-def load_panel(runs: Sequence[str], trainer: TrainerConfig, batch_tokens: int) -> Panel:
+def load_panel(runs: Sequence[str], trainer: DeviceConfig, batch_tokens: int) -> Panel:
     """The models of some folders, each under its task's name, or under the folder where two have the same."""
     if trainer.threads:
         torch.set_num_threads(trainer.threads)

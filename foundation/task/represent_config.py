@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from foundation.core.errors import UserError
-from foundation.train.config import TrainerConfig
+from foundation.train.config import DeviceConfig
 
 
 @dataclass(kw_only=True, slots=True)
@@ -20,7 +20,7 @@ class RepresentConfig:
     n_texts: int = 500
     batch_rows: int = 32
     runs_dir: str = "runs"
-    trainer: TrainerConfig
+    trainer: DeviceConfig
 
     def check(self) -> None:
         """Raise UserError with all problems that can be seen before any work is done."""

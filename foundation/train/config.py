@@ -68,18 +68,25 @@ class Precision(str, Enum):
 
 
 @dataclass(kw_only=True, slots=True)
-class TrainerConfig:
-    """May change speed, never the result beyond rounding.
-
-    device: auto (cuda where there is one), cpu, or cuda. micro_batch_rows: sequences per forward pass on a rank, 0 = all of the
-    rank's rows. threads: of the CPU, 0 = torch's choice. eval_rows: held-out sequences per evaluation. keep: checkpoints.
-    profile_steps: to be measured operator by operator, after a warm-up.
+class DeviceConfig:
+    """Where and how exactly a model computes. device: auto (cuda where there is one), cpu, or cuda. threads: of the CPU, 0 =
+    torch's choice.
     """
 
     device: str = "auto"
     precision: Precision = Precision.fp32
-    micro_batch_rows: int = 0
     threads: int = 0
+
+
+@dataclass(kw_only=True, slots=True)
+class TrainerConfig(DeviceConfig):
+    """May change speed, never the result beyond rounding.
+
+    micro_batch_rows: sequences per forward pass on a rank, 0 = all of the rank's rows. eval_rows: held-out sequences per
+    evaluation. keep: checkpoints. profile_steps: to be measured operator by operator, after a warm-up.
+    """
+
+    micro_batch_rows: int = 0
     eval_every_steps: int = 200
     eval_rows: int = 512
     save_every_steps: int = 200
