@@ -1,14 +1,12 @@
 """BERT (Devlin et al. 2019) as transformers' Bert… classes have it."""
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from foundation.core.errors import UserError
 from foundation.data.tokenizer import SpecialIds
-from foundation.exchange.family import Family
+from foundation.exchange.family import Family, refuse_other, with_biases
 from foundation.exchange.names import NameTable
 from foundation.model.config import FeedForward, ModelConfig, NormPlace, Positions
 
@@ -65,21 +63,12 @@ class Bert(Family):
 
     def config(self, model: ModelConfig, specials: SpecialIds, completed: dict[str, Tensor]) -> dict[str, Any]:
         """As BertConfig has it."""
-        return {
-            "model_type": self.model_type,
-            "vocab_size": model.vocab_size,
-            "hidden_size": model.width,
-            "num_hidden_layers": model.layers,
-            "num_attention_heads": model.heads,
-            "intermediate_size": model.ffn_width,
+        return super().config(model, specials, completed) | {
             "hidden_act": "gelu",
-            "max_position_embeddings": model.max_seq_len,
             "type_vocab_size": model.segments or 2,
             "layer_norm_eps": model.norm_eps,
             "hidden_dropout_prob": model.dropout,
             "attention_probs_dropout_prob": model.attention_dropout,
-            "initializer_range": model.init_std,
-            "pad_token_id": specials.pad,
         }
 
     def completed(self, ours: dict[str, Tensor], model: ModelConfig) -> dict[str, Tensor]:
@@ -122,23 +111,3 @@ class Bert(Family):
     def spare(self, config: dict[str, Any], model: ModelConfig) -> set[str]:
         """None: BERT has every bias."""
         return set()
-
-
-def with_biases(ours: dict[str, Tensor], has_one: Callable[[str], bool]) -> dict[str, Tensor]:
-    """The weights with a bias of zeros in every module that has one there and none here."""
-    modules = {name.removesuffix(".weight"): weight for name, weight in ours.items() if name.endswith(".weight")}
-    zeros = {
-        f"{module}.bias": weight.new_zeros(weight.shape[0]) for module, weight in modules.items() if has_one(module)
-    }
-    return zeros | ours
-
-
-def refuse_other(config: dict[str, Any], allowed: dict[str, tuple[Any, ...]]) -> None:
-    """Raise UserError naming every setting that is there and is none of the values allowed; absent is as good."""
-    wrong = [
-        f"{key}={config[key]!r} (can be held: {', '.join(map(repr, values))})"
-        for key, values in allowed.items()
-        if config.get(key) is not None and config[key] not in values
-    ]
-    if wrong:
-        raise UserError(f"config.json asks for what the encoder here cannot do: {'; '.join(wrong)}")

@@ -1,11 +1,13 @@
 """What a family of stock classes can hold, both ways: settings, weights, and the reasons why something does not fit."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 from torch import Tensor
 
+from foundation.core.errors import UserError
 from foundation.data.tokenizer import SpecialIds
 from foundation.exchange.names import NameTable
 from foundation.model.config import ModelConfig
@@ -50,9 +52,22 @@ class Family(ABC):
     def completed(self, ours: dict[str, Tensor], model: ModelConfig) -> dict[str, Tensor]:
         """The weights with what the classes have beyond them, in values that change nothing."""
 
-    @abstractmethod
     def config(self, model: ModelConfig, specials: SpecialIds, completed: dict[str, Tensor]) -> dict[str, Any]:
-        """config.json without `architectures` and what belongs to a task; which biases there are is seen from the weights."""
+        """config.json without `architectures` and what belongs to a task; which biases there are is seen from the weights.
+
+        Here what every family calls by the same name; each adds its own.
+        """
+        return {
+            "model_type": self.model_type,
+            "vocab_size": model.vocab_size,
+            "hidden_size": model.width,
+            "num_hidden_layers": model.layers,
+            "num_attention_heads": model.heads,
+            "intermediate_size": model.ffn_width,
+            "max_position_embeddings": model.max_seq_len,
+            "initializer_range": model.init_std,
+            "pad_token_id": specials.pad,
+        }
 
     @abstractmethod
     def model_config(self, config: dict[str, Any]) -> ModelConfig:
@@ -65,3 +80,23 @@ class Family(ABC):
     @abstractmethod
     def spare(self, config: dict[str, Any], model: ModelConfig) -> set[str]:
         """Names, in our words, of biases that a model of these settings does without and ours has: they are zero."""
+
+
+def with_biases(ours: dict[str, Tensor], has_one: Callable[[str], bool]) -> dict[str, Tensor]:
+    """The weights with a bias of zeros in every module that has one there and none here."""
+    modules = {name.removesuffix(".weight"): weight for name, weight in ours.items() if name.endswith(".weight")}
+    zeros = {
+        f"{module}.bias": weight.new_zeros(weight.shape[0]) for module, weight in modules.items() if has_one(module)
+    }
+    return zeros | ours
+
+
+def refuse_other(config: dict[str, Any], allowed: dict[str, tuple[Any, ...]]) -> None:
+    """Raise UserError naming every setting that is there and is none of the values allowed; absent is as good."""
+    wrong = [
+        f"{key}={config[key]!r} (can be held: {', '.join(map(repr, values))})"
+        for key, values in allowed.items()
+        if config.get(key) is not None and config[key] not in values
+    ]
+    if wrong:
+        raise UserError(f"config.json asks for what the encoder here cannot do: {'; '.join(wrong)}")

@@ -7,8 +7,7 @@ from torch import Tensor
 
 from foundation.core.errors import UserError
 from foundation.data.tokenizer import SpecialIds
-from foundation.exchange.bert import refuse_other, with_biases
-from foundation.exchange.family import Family
+from foundation.exchange.family import Family, refuse_other, with_biases
 from foundation.exchange.names import NameTable
 from foundation.model.config import FeedForward, ModelConfig, NormPlace, Positions
 
@@ -64,15 +63,8 @@ class Modern(Family):
 
     def config(self, model: ModelConfig, specials: SpecialIds, completed: dict[str, Tensor]) -> dict[str, Any]:
         """As ModernBertConfig has it, in the keys of the published models, which old and new versions read."""
-        return {
-            "model_type": self.model_type,
-            "vocab_size": model.vocab_size,
-            "hidden_size": model.width,
-            "num_hidden_layers": model.layers,
-            "num_attention_heads": model.heads,
-            "intermediate_size": model.ffn_width,
+        return super().config(model, specials, completed) | {
             "hidden_activation": "gelu",
-            "max_position_embeddings": model.max_seq_len,
             "norm_eps": model.norm_eps,
             **{switch: any(modules.search(name) for name in completed) for switch, modules in _BIASES.items()},
             "decoder_bias": True,
@@ -84,8 +76,6 @@ class Modern(Family):
             "embedding_dropout": model.dropout,
             "mlp_dropout": model.dropout,
             "attention_dropout": model.attention_dropout,
-            "initializer_range": model.init_std,
-            "pad_token_id": specials.pad,
             "cls_token_id": specials.cls,
             "bos_token_id": specials.cls,
             "sep_token_id": specials.sep,
