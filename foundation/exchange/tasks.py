@@ -25,14 +25,6 @@ _SEQUENCE, _TOKEN, _SPAN, _CHOICE = (
     "ForQuestionAnswering",
     "ForMultipleChoice",
 )
-_CLASSES = {
-    TaskKind.classification: _SEQUENCE,
-    TaskKind.regression: _SEQUENCE,
-    TaskKind.multilabel: _SEQUENCE,
-    TaskKind.tagging: _TOKEN,
-    TaskKind.question_answering: _SPAN,
-    TaskKind.multiple_choice: _CHOICE,
-}
 _PROBLEMS = {
     TaskKind.classification: "single_label_classification",
     TaskKind.regression: "regression",
@@ -46,18 +38,23 @@ _READING = {
     TaskKind.question_answering: "Rows are [CLS] question [SEP] text [SEP]; an answer starts and ends inside the text.",
     TaskKind.multiple_choice: "Each choice is a row of its own, with what it is an answer to before it; a question's "
     "choices go in together.",
+    TaskKind.retrieval: "Each candidate is a row of its own, with the text it is ranked for before it; the highest logit ranks "
+    "first. A text's candidates, however many, go in together.",
 }
 _UNANSWERABLE = "Where both ends are best at [CLS], the text has no answer."
 
 
 def class_of(task: TaskConfig) -> str:
-    """The class of the task's head, without the family before it. Raises UserError where there is none."""
-    if task.kind not in _CLASSES:
-        raise UserError(
-            f"task {task.name} is of kind {task.kind.value}, and transformers has no class whose scores rank texts: its "
-            "classes for a task name a label, a span or one of a few choices; rank with  python -m foundation.predict"
-        )
-    return _CLASSES[task.kind]
+    """The class of the task's head, without the family before it."""
+    match task.kind:
+        case TaskKind.classification | TaskKind.regression | TaskKind.multilabel:
+            return _SEQUENCE
+        case TaskKind.tagging:
+            return _TOKEN
+        case TaskKind.question_answering:
+            return _SPAN
+        case TaskKind.multiple_choice | TaskKind.retrieval:
+            return _CHOICE
 
 
 def has_pairs(task: TaskConfig) -> bool:
