@@ -278,15 +278,17 @@ def test_bad_input_is_one_sentence(runs: Path, tmp_path: Path, words: list[str],
     assert "\n" not in str(caught.value)
 
 
-def test_a_damaged_checkpoint_is_refused_by_name(runs: Path) -> None:
-    here(runs, "name=hurt", "steps=8")
-    shutil.rmtree(runs / "hurt" / "final")
-    weights = runs / "hurt" / "checkpoints" / "step-00000008" / "model.safetensors"
+@pytest.mark.parametrize("damage", ["flipped", "cut"])
+def test_a_damaged_checkpoint_is_refused_by_name(runs: Path, damage: str) -> None:
+    name = f"name={damage}"
+    here(runs, name, "steps=8")
+    shutil.rmtree(runs / damage / "final")
+    weights = runs / damage / "checkpoints" / "step-00000008" / "model.safetensors"
     content = bytearray(weights.read_bytes())
     content[len(content) // 2] ^= 1
-    weights.write_bytes(content)
+    weights.write_bytes(content if damage == "flipped" else weights.read_bytes()[:-7])
     with pytest.raises(UserError, match=r"model.safetensors is damaged.*remove that folder to go on from step 4"):
-        here(runs, "name=hurt", "steps=8", "resume=true")
+        here(runs, name, "steps=8", "resume=true")
 
 
 def test_offline_wandb_run_without_a_key_is_kept_and_says_how_to_send_it(runs: Path) -> None:
