@@ -7,6 +7,7 @@ predicts the words of the text around it, and as in PV-DBOW (Le & Mikolov 2014, 
 Letters: T tokens of all rows · R rows · S draws of a row · D width · V vocabulary
 """
 
+from copy import copy
 from dataclasses import replace
 
 import numpy as np
@@ -21,6 +22,7 @@ from foundation.data.corpus import TokenTable
 from foundation.data.tokenizer import SpecialIds
 from foundation.model.config import ModelConfig
 from foundation.model.encoder import make_norm
+from foundation.model.pooling import mean_of_rows
 from foundation.objective.base import Example
 from foundation.objective.config import DocumentWordsConfig
 
@@ -46,8 +48,8 @@ class DocumentWords:
 
     def of(self, table: TokenTable) -> "DocumentWords":
         """The same weights, other documents."""
-        other = object.__new__(DocumentWords)
-        other.table, other.per_row, other.weights, other.log_share = table, self.per_row, self.weights, self.log_share
+        other = copy(self)
+        other.table = table
         return other
 
     def ask(self, example: Example, batch: Batch, rng: RowRng) -> Example:
@@ -106,10 +108,8 @@ class DocumentWordsHead(nn.Module):
         self.bias.copy_(log_share_V)
 
     def forward(self, hidden_TD: Tensor, lengths: tuple[int, ...], embedding_VD: Tensor) -> Tensor:
-        """(T, D) -> logits (R, V). The mean is taken in float32 or wider."""
-        wide_TD = hidden_TD if hidden_TD.dtype is torch.float64 else hidden_TD.float()
-        lengths_R = torch.tensor(lengths, device=hidden_TD.device)
-        mean_RD = torch.segment_reduce(wide_TD, "mean", lengths=lengths_R, axis=0)
+        """(T, D) -> logits (R, V)."""
+        mean_RD = mean_of_rows(hidden_TD, torch.tensor(lengths, device=hidden_TD.device))
         return F.linear(self.norm(self.dense(mean_RD)), embedding_VD, self.bias)
 
     def summed_loss(self, hidden_TD: Tensor, example: Example, embedding_VD: Tensor) -> Tensor:

@@ -91,13 +91,13 @@ class PretrainingObjective(Objective):
 
     def count(self, example: Example) -> Tensor:
         """(terms,): masked tokens, rows that are pairs, rows that are asked for words."""
-        counts = [len(example.targets)]
+        counts = [torch.tensor(len(example.targets), device=example.device)]
         if self.has_pairs:
             assert example.labels is not None
-            counts.append(int(is_pair(example.labels).sum()))
+            counts.append(is_pair(example.labels).sum())
         if "words" in self.heads:
-            counts.append(int(has_words(example).sum()))
-        return torch.tensor(counts, dtype=torch.float64, device=example.device)
+            counts.append(has_words(example).sum())
+        return torch.stack(counts).double()
 
     def forward(self, example: Example, totals: Tensor) -> Tensor:
         """Shares of the step's means, (terms,), all but the first one weighted."""
@@ -145,7 +145,7 @@ class PretrainingObjective(Objective):
         hidden_TD = self.encoder(example.ids, example.segments, example.layout())
         mlm = _sums(*self._mlm(hidden_TD, example))
         pairs = _sums(*self._pairs(hidden_TD, example)) if self.has_pairs else (0.0, 0, 0)
-        if "words" not in self.heads or example.words is None:
+        if "words" not in self.heads:
             return Scores(*mlm, *pairs)
         return Scores(*mlm, *pairs, float(self._words_loss(hidden_TD, example)), int(has_words(example).sum()))
 

@@ -16,6 +16,7 @@ from foundation.data.batches import Batch
 from foundation.model.config import ModelConfig, NormPlace
 from foundation.model.dropout import Dropout
 from foundation.model.encoder import Encoder, init_weights, make_norm
+from foundation.model.pooling import mean_of_rows
 from foundation.objective.base import Example, Objective, clean_example
 from foundation.objective.masked_lm import IGNORED, summed_cross_entropy
 from foundation.task.config import Pooling
@@ -82,11 +83,10 @@ class TaskHead(Head):
 
 
 def pool_rows(hidden_TD: Tensor, lengths_R: Tensor, pooling: Pooling) -> Tensor:
-    """(T, D) -> (R, D); a mean is taken in float32 or wider: bfloat16 would lose it over a long row."""
+    """(T, D) -> (R, D)."""
     if pooling is Pooling.cls:
         return hidden_TD.index_select(0, lengths_R.cumsum(0) - lengths_R)
-    wide = hidden_TD if hidden_TD.dtype is torch.float64 else hidden_TD.float()
-    return torch.segment_reduce(wide, "mean", lengths=lengths_R, axis=0)
+    return mean_of_rows(hidden_TD, lengths_R)
 
 
 class LabelHead(TaskHead):

@@ -132,7 +132,7 @@ class Updater:
         gradients = [p.grad for p in self._parameters if p.grad is not None]
         norm = get_total_norm(gradients)
         scale = multiplier(step, self.total_steps, self.schedule)
-        # Both in one transfer: the only time in a step that the host waits for the device.
+        # Both in one transfer, since the host waits for the device until it comes.
         grad_norm, loss_nats = torch.stack([norm, loss.to(norm.dtype)]).tolist()
         is_finite = math.isfinite(grad_norm) and math.isfinite(loss_nats)
         if is_finite:
