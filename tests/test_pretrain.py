@@ -128,6 +128,16 @@ def test_foundation_loads_and_its_hash_is_that_of_its_weights(runs: Path) -> Non
     assert weights_fingerprint(shared) == loaded.fingerprint
 
 
+def test_spoilt_tokens_are_logged_held_out_and_asked_again_of_the_saved_foundation(runs: Path) -> None:
+    here(runs, "objective.detection.weight=5", "name=spoilt", "steps=8")
+    rows = read_metrics(runs / "spoilt" / "metrics.jsonl")
+    assert all(0 < row["train/detection_loss"] < 5 for row in rows[:7])
+    assert all(0 < row["eval/detection_loss"] < 1 for row in rows if "eval/mlm_loss" in row)
+    subject = load_subject(load_foundation(runs / "spoilt" / "final"), torch.device("cpu"), Precision.fp32)
+    saved = _saved(runs, "spoilt")["heads.detection.classify.weight"]
+    assert torch.equal(subject.objective.state_dict()["heads.detection.classify.weight"], saved)
+
+
 def test_words_of_the_document_are_logged_held_out_and_asked_again_of_the_saved_foundation(runs: Path) -> None:
     here(runs, "objective=mlm_words", "name=words", "steps=8")
     rows = read_metrics(runs / "words" / "metrics.jsonl")

@@ -28,7 +28,7 @@ class _Plot:
 
 
 def plot_curves(metrics_path: Path, folder: Path, *, unigram_nats: float | None = None) -> list[Path]:
-    """Draw loss, learning rate, gradient norm, speed and sentence accuracy; what was not logged is not drawn.
+    """Draw losses, learning rate, gradient norm, speed and sentence accuracy; what was not logged is not drawn.
 
     Args:
         unigram_nats: entropy of the corpus's token frequencies: the loss of a model that knows no context.
@@ -47,21 +47,41 @@ def plot_curves(metrics_path: Path, folder: Path, *, unigram_nats: float | None 
     return written
 
 
-def _plots(unigram_nats: float | None) -> list[_Plot]:
+def _losses(unigram_nats: float | None) -> list[_Plot]:
     return [
         _Plot(
             file="loss.png",
-            title="Loss",
+            title="Masked tokens",
             y_label="nats per token",
-            metrics={
-                names.TRAIN_LOSS: "train, all terms",
-                names.TRAIN_MLM_LOSS: "train, masked tokens",
-                names.EVAL_LOSS: "eval, all terms",
-                names.EVAL_MLM_LOSS: "eval, masked tokens",
-            },
+            metrics={names.TRAIN_MLM_LOSS: "train", names.EVAL_MLM_LOSS: "eval"},
             level=unigram_nats,
             level_label="unigram entropy (no context)",
         ),
+        _Plot(
+            # By itself: with other terms, each times its weight, it says nothing beside the masked tokens'.
+            file="total_loss.png",
+            title="All terms, each times its weight",
+            y_label="nats",
+            metrics={names.TRAIN_LOSS: "train"},
+        ),
+        _Plot(
+            file="words_loss.png",
+            title="Words of the document",
+            y_label="nats per word",
+            metrics={names.EVAL_WORDS_LOSS: "eval"},
+        ),
+        _Plot(
+            file="detection_loss.png",
+            title="Is a token spoilt?",
+            y_label="nats per token",
+            metrics={names.EVAL_DETECTION_LOSS: "eval"},
+        ),
+    ]
+
+
+def _plots(unigram_nats: float | None) -> list[_Plot]:
+    return [
+        *_losses(unigram_nats),
         _Plot(
             file="pair_accuracy.png",
             title="Sentence pairs",

@@ -47,9 +47,12 @@ def family_of(model: ModelConfig) -> Family:
 def stock_foundation(foundation: Foundation) -> Stock:
     """A pretrained encoder with the heads of pretraining, as far as its family has classes for them."""
     model, family, notes = foundation.model, family_of(foundation.model), list[str]()
-    tensors = {name: tensor for name, tensor in foundation.tensors.items() if not name.startswith("heads.words.")}
-    if len(tensors) < len(foundation.tensors):
-        notes.append("The head for words of the document is left behind: no class of transformers has one.")
+    tensors = dict(foundation.tensors)
+    for head, what in (("words", "words of the document"), ("detection", "spoilt tokens")):
+        if own := [name for name in tensors if name.startswith(f"heads.{head}.")]:
+            notes.append(f"The head for {what} is left behind: no class of transformers has one.")
+            for name in own:
+                del tensors[name]
     has_mlm, has_pair = "heads.mlm.bias" in tensors, "heads.pair.classify.weight" in tensors
     if has_pair and not family.pair.modules:
         has_pair = False

@@ -14,9 +14,7 @@ from foundation.model.attention import Attention, Layout
 from foundation.model.config import FeedForward, ModelConfig, NormPlace, Positions, ShareLayers
 from foundation.model.dropout import Dropout
 from foundation.model.rotary import Rotation, rotation
-
-# On a CPU the products' row count is filled up to a multiple of this: see _PADDED_LENGTHS in attention.py for the reason.
-_TOKEN_MULTIPLE = 256
+from foundation.model.shapes import TOKEN_MULTIPLE
 
 
 class Norm(nn.LayerNorm):
@@ -134,7 +132,7 @@ class Encoder(nn.Module):
         """Token ids and segment numbers (int64, each (T,)) -> hidden states (T, D)."""
         n_tokens = len(ids_T)
         if ids_T.device.type == "cpu":
-            layout = layout.filled_up(_TOKEN_MULTIPLE, min(self.cfg.max_seq_len, layout.max_length))
+            layout = layout.filled_up(TOKEN_MULTIPLE, min(self.cfg.max_seq_len, layout.max_length))
             filler = layout.n_tokens - n_tokens
             ids_T, segments_T = F.pad(ids_T, (0, filler)), F.pad(segments_T, (0, filler))
         hidden_TD = self.embed(ids_T, segments_T, layout)

@@ -22,7 +22,7 @@ class Example:
     ids, segments: (T,) int64. lengths: tokens of each row. targets_at: (M,) positions in T, ascending; targets: (M,) int64 ids
     that stood there. labels: one an item, or None. rows_per_item: rows that make an item: neighbours, never split. task: which of
     several is asked, where an objective has several. words, word_weights: (R, S) ids to be predicted from a row as a whole, and
-    what each of them counts; or None.
+    what each of them counts; or None. spoilt: (T,) int64, which tokens are not those that stood there; or None.
     """
 
     ids: Tensor
@@ -35,6 +35,7 @@ class Example:
     task: int = 0
     words: Tensor | None = None
     word_weights: Tensor | None = None
+    spoilt: Tensor | None = None
 
     @property
     def device(self) -> torch.device:
@@ -66,6 +67,7 @@ class Example:
             labels=None if self.labels is None else move(self.labels),
             words=None if self.words is None else move(self.words),
             word_weights=None if self.word_weights is None else move(self.word_weights),
+            spoilt=None if self.spoilt is None else move(self.spoilt),
         )
 
     def split(self, rows: int) -> list["Example"]:
@@ -91,6 +93,7 @@ class Example:
                     labels=None if self.labels is None else self.labels[items],
                     words=None if self.words is None else self.words[mine],
                     word_weights=None if self.word_weights is None else self.word_weights[mine],
+                    spoilt=None if self.spoilt is None else self.spoilt[token:end],
                 )
             )
             token = end

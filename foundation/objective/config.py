@@ -72,16 +72,46 @@ class DocumentWordsConfig:
 
 
 @dataclass(kw_only=True, slots=True)
+class DetectionConfig:
+    """Which tokens in sight are spoilt, asked of each; the loss is multiplied by weight, 0: nothing is spoilt, nothing asked.
+
+    rate: share of the windows of four tokens in which one or two are spoilt. swap_share: of these, windows in which two
+    tokens change places; in the others one is overwritten with a copy of another token of the row.
+    """
+
+    weight: float = 0.0
+    rate: float = 0.3
+    swap_share: float = 0.5
+
+    def problems(self) -> list[str]:
+        """What cannot work, one sentence each."""
+        found = []
+        if self.weight < 0:
+            found.append(f"objective.detection.weight={self.weight} must be at least 0, which asks for nothing")
+        if not 0 < self.rate <= 1:
+            found.append(f"objective.detection.rate={self.rate} must be in (0, 1]")
+        if not 0 <= self.swap_share <= 1:
+            found.append(f"objective.detection.swap_share={self.swap_share} must be in [0, 1]")
+        return found
+
+
+@dataclass(kw_only=True, slots=True)
 class ObjectiveConfig:
-    """Masked language modelling; with or without a sentence task, whose loss is multiplied by sentence_weight; and words of the
-    document."""
+    """Masked language modelling; with or without a sentence task, whose loss is multiplied by sentence_weight; words of the
+    document; and the detection of spoilt tokens."""
 
     masking: MaskingConfig
     sentence_task: SentenceTask = SentenceTask.none
     sentence_weight: float = 1.0
     document_words: DocumentWordsConfig = field(default_factory=DocumentWordsConfig)
+    detection: DetectionConfig = field(default_factory=DetectionConfig)
+
+    def predictions_per_token(self, seq_len: int) -> float:
+        """How often the vocabulary is asked, for each token that is read: of the masked, on average over the run, and of rows."""
+        masked = (self.masking.rate + self.masking.final_rate) / 2
+        return masked + (1 / seq_len if self.document_words.weight else 0.0)
 
     def check(self) -> None:
         """Raise UserError with every problem at once."""
-        if found := self.masking.problems() + self.document_words.problems():
+        if found := self.masking.problems() + self.document_words.problems() + self.detection.problems():
             raise UserError("; ".join(found))

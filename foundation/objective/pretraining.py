@@ -18,6 +18,7 @@ from foundation.objective.config import MaskingConfig, ObjectiveConfig, Sentence
 from foundation.objective.document_words import DocumentWords, DocumentWordsHead, has_words
 from foundation.objective.masked_lm import IGNORED, MaskedLMHead, Masking, summed_cross_entropy
 from foundation.objective.next_sentence import SentencePairHead, is_pair
+from foundation.objective.token_detection import Spoiling, TokenDetectionHead, is_asked
 
 # The vocabulary product's row count is filled up to a multiple of this, for the reason told in model/attention.py.
 _TARGET_MULTIPLE = 128
@@ -25,7 +26,8 @@ _TARGET_MULTIPLE = 128
 
 @dataclass(frozen=True, slots=True)
 class Scores:
-    """Sums over some rows: losses in nats, hits and targets: of masked tokens, sentence pairs, and rows asked for words."""
+    """Sums over some rows: losses in nats, hits and targets: of masked tokens, sentence pairs, rows asked for words, and tokens
+    of which is asked whether they are spoilt."""
 
     mlm_loss: float = 0.0
     mlm_hits: int = 0
@@ -35,13 +37,16 @@ class Scores:
     pair_targets: int = 0
     words_loss: float = 0.0
     words_targets: int = 0
+    detection_loss: float = 0.0
+    detection_targets: int = 0
 
     def __add__(self, other: "Scores") -> "Scores":
         return Scores(*(getattr(self, name) + getattr(other, name) for name in self.__slots__))
 
 
 class PretrainingObjective(Objective):
-    """Loss = mean over masked tokens + sentence_weight · mean over pairs + document_words.weight · mean over rows, in nats."""
+    """Loss in nats: mean over masked tokens + sentence_weight · mean over pairs + document_words.weight · mean over rows
+    + detection.weight · mean over tokens in sight."""
 
     heads: nn.ModuleDict
 
@@ -65,12 +70,16 @@ class PretrainingObjective(Objective):
             heads["pair"] = SentencePairHead(model)
         if cfg.document_words.weight:
             heads["words"] = DocumentWordsHead(model)
+        if cfg.detection.weight:
+            heads["detection"] = TokenDetectionHead(model)
         self.heads = nn.ModuleDict(heads)
         self.words = words
         terms = {"mlm": "mlm_loss", "pair": f"{cfg.sentence_task.value}_loss", "words": "words_loss"}
+        terms["detection"] = "detection_loss"
         self.terms = tuple(terms[name] for name in heads)
         self._specials, self._continues_word, self._seq_len = specials, continues_word, seq_len
         self.masking = self.masking_like(cfg.masking)
+        self.spoiling = Spoiling(cfg.detection, specials, row_stride=seq_len) if cfg.detection.weight else None
         init_weights(self, model)
         if words is not None and isinstance(head := heads.get("words"), DocumentWordsHead):
             head.start_from(words.log_share)
@@ -87,6 +96,8 @@ class PretrainingObjective(Objective):
     def corrupt(self, batch: Batch, rng: RowRng, progress: float) -> Example:
         """Hide tokens, draw words; pairs were broken when the rows were drawn, since a B comes from another row."""
         example = self.masking(batch, rng, progress)
+        if self.spoiling is not None:
+            example = self.spoiling(example, batch, rng)
         return example if self.words is None else self.words.ask(example, batch, rng)
 
     def count(self, example: Example) -> Tensor:
@@ -97,6 +108,9 @@ class PretrainingObjective(Objective):
             counts.append(is_pair(example.labels).sum())
         if "words" in self.heads:
             counts.append(has_words(example).sum())
+        if "detection" in self.heads:
+            assert example.spoilt is not None
+            counts.append(is_asked(example.spoilt).sum())
         return torch.stack(counts).double()
 
     def forward(self, example: Example, totals: Tensor) -> Tensor:
@@ -111,6 +125,8 @@ class PretrainingObjective(Objective):
             sums.append(self.cfg.sentence_weight * summed_cross_entropy(*self._pairs(hidden_TD, example)))
         if "words" in self.heads:
             sums.append(self.cfg.document_words.weight * self._words_loss(hidden_TD, example))
+        if "detection" in self.heads:
+            sums.append(self.cfg.detection.weight * summed_cross_entropy(*self._detection(hidden_TD, example)))
         shares = torch.stack(sums)
         return shares / totals.clamp(min=1).to(shares.dtype)
 
@@ -139,6 +155,11 @@ class PretrainingObjective(Objective):
         assert isinstance(head, DocumentWordsHead)
         return head.summed_loss(hidden_TD, example, self.encoder.token_embedding.weight)
 
+    def _detection(self, hidden_TD: Tensor, example: Example) -> tuple[Tensor, Tensor]:
+        """Logits (T, 2) and answers (T,)."""
+        assert example.spoilt is not None
+        return self.heads["detection"](hidden_TD), example.spoilt
+
     @torch.no_grad()
     def score(self, example: Example) -> Scores:
         """Loss sums and hits of some rows; the caller has chosen eval() and precision."""
@@ -148,6 +169,13 @@ class PretrainingObjective(Objective):
         if "words" not in self.heads:
             return Scores(*mlm, *pairs)
         return Scores(*mlm, *pairs, float(self._words_loss(hidden_TD, example)), int(has_words(example).sum()))
+
+    @torch.no_grad()
+    def score_detection(self, example: Example) -> Scores:
+        """Of rows with spoilt tokens, which are no fair ones to score anything else on."""
+        hidden_TD = self.encoder(example.ids, example.segments, example.layout())
+        loss, _, asked = _sums(*self._detection(hidden_TD, example))
+        return Scores(detection_loss=loss, detection_targets=asked)
 
 
 def _sums(logits: Tensor, targets: Tensor) -> tuple[float, int, int]:

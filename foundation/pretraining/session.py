@@ -83,7 +83,9 @@ class Session:
         if self.checkpoints.steps():
             self._restore()
         self.tokens_before = self.tokens
-        self.flops_per_token = flops_per_token(cfg.model, cfg.batches.seq_len, cfg.objective.masking.rate)
+        self.flops_per_token = flops_per_token(
+            cfg.model, cfg.batches.seq_len, cfg.objective.predictions_per_token(cfg.batches.seq_len)
+        )
 
     def _restore(self) -> None:
         loaded = self.checkpoints.load_last()

@@ -17,6 +17,7 @@ from foundation.model.config import ModelConfig, NormPlace
 from foundation.model.dropout import Dropout
 from foundation.model.encoder import Encoder, init_weights, make_norm
 from foundation.model.pooling import mean_of_rows
+from foundation.model.shapes import filled
 from foundation.objective.base import Example, Objective, clean_example
 from foundation.objective.masked_lm import IGNORED, summed_cross_entropy
 from foundation.task.config import Pooling
@@ -155,8 +156,10 @@ class TokenHead(Head):
 
     def forward(self, hidden_TD: Tensor, lengths: tuple[int, ...]) -> Tensor:
         """(T, D) -> (T, K)."""
-        inner_TD = self.norm(F.gelu(self.dense(hidden_TD))) if self.is_pre_norm else hidden_TD
-        logits: Tensor = self.out(self.dropout(inner_TD))
+        inner_TD = filled(hidden_TD)
+        if self.is_pre_norm:
+            inner_TD = self.norm(F.gelu(self.dense(inner_TD)))
+        logits: Tensor = self.out(self.dropout(inner_TD))[: len(hidden_TD)]
         return logits
 
 

@@ -6,7 +6,7 @@ import torch
 
 from foundation.core.distributed import rank, sum_over_ranks, world_size
 from foundation.core.randomness import RowRng
-from foundation.data.batches import PretrainingBatches
+from foundation.data.batches import Batch, PretrainingBatches
 from foundation.data.config import BatchesConfig
 from foundation.data.corpus import TokenTable
 from foundation.objective.base import Example
@@ -32,14 +32,24 @@ class HeldOut:
         self.batches.rows_per_step = min(rows, _ROWS_AT_ONCE)
         self.masking = objective.masking_like(MaskingConfig())
         self.words = None if objective.words is None else objective.words.of(table)
+        self.spoiling = objective.spoiling
         self.n_batches = max(1, rows // self.batches.rows_per_step)
 
     def examples(self) -> Iterator[Example]:
         """This rank's share of the examination."""
+        for example, batch, rng in self._masked():
+            yield example if self.words is None else self.words.ask(example, batch, rng)
+
+    def spoilt_examples(self) -> Iterator[Example]:
+        """The same rows and masks with tokens spoilt, where that is trained: the other scores are those of sound text."""
+        if self.spoiling is not None:
+            for example, batch, rng in self._masked():
+                yield self.spoiling(example, batch, rng)
+
+    def _masked(self) -> Iterator[tuple[Example, Batch, RowRng]]:
         for number in range(rank(), self.n_batches, world_size()):
             batch, rng = self.batches.at(number), RowRng(EVAL_SEED, "mask", number)
-            example = self.masking(batch, rng, 0.0)
-            yield example if self.words is None else self.words.ask(example, batch, rng)
+            yield self.masking(batch, rng, 0.0), batch, rng
 
     def metrics(self, state: TrainState) -> dict[str, float]:
         """eval/* of the current weights: losses in nats a target, accuracies, and the 95 % Wilson interval of the pairs'."""
@@ -50,6 +60,9 @@ class HeldOut:
         for example in self.examples():
             with state.autocast():
                 scores += objective.score(example.to(state.device))
+        for example in self.spoilt_examples():
+            with state.autocast():
+                scores += objective.score_detection(example.to(state.device))
         scores = _sum_scores_over_ranks(scores, state)
         found = {
             "eval/mlm_loss": scores.mlm_loss / max(1, scores.mlm_targets),
@@ -57,6 +70,8 @@ class HeldOut:
         }
         if scores.words_targets:
             found["eval/words_loss"] = scores.words_loss / scores.words_targets
+        if scores.detection_targets:
+            found["eval/detection_loss"] = scores.detection_loss / scores.detection_targets
         if scores.pair_targets:
             # Here: half of the time to the first step would go into importing it.
             from scipy.stats import binomtest

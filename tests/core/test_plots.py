@@ -21,7 +21,8 @@ def full_rows(n):
             "optim/grad_norm": 1 / step,
             "speed/tokens_per_s": 15000.0 + step,
             **(
-                {"eval/loss": 8 / step**0.2, "eval/mlm_loss": 7 / step**0.2, "eval/nsp_accuracy": 0.6}
+                {"eval/mlm_loss": 7 / step**0.2, "eval/nsp_accuracy": 0.6, "eval/words_loss": 7.9}
+                | {"eval/detection_loss": 0.2}
                 if step % 10 == 0
                 else {}
             ),
@@ -30,9 +31,10 @@ def full_rows(n):
     ]
 
 
-def test_a_whole_run_gives_five_pictures(tmp_path):
+def test_a_whole_run_gives_a_picture_of_everything(tmp_path):
     written = plot_curves(write(tmp_path / "metrics.jsonl", full_rows(50)), tmp_path / "plots", unigram_nats=6.5)
-    names = ["grad_norm.png", "learning_rate.png", "loss.png", "pair_accuracy.png", "tokens_per_s.png"]
+    names = ["detection_loss.png", "grad_norm.png", "learning_rate.png", "loss.png", "pair_accuracy.png"]
+    names += ["tokens_per_s.png", "total_loss.png", "words_loss.png"]
     assert sorted(path.name for path in written) == names
     assert sorted(path.name for path in (tmp_path / "plots").iterdir()) == names
     for path in written:
@@ -41,12 +43,14 @@ def test_a_whole_run_gives_five_pictures(tmp_path):
 
 
 def test_what_was_not_logged_is_not_drawn(tmp_path):
-    metrics = write(tmp_path / "metrics.jsonl", [{"step": 1, "train/loss": 2.0}, {"step": 2, "eval/loss": 1.5}])
+    metrics = write(tmp_path / "metrics.jsonl", [{"step": 1, "train/mlm_loss": 2.0}, {"step": 2, "eval/mlm_loss": 1.5}])
     assert [path.name for path in plot_curves(metrics, tmp_path)] == ["loss.png"]
 
 
 def test_the_level_of_no_context_is_drawn_into_the_loss(tmp_path):
-    metrics = write(tmp_path / "metrics.jsonl", [{"step": 1, "train/loss": 2.0}, {"step": 2, "train/loss": 1.5}])
+    metrics = write(
+        tmp_path / "metrics.jsonl", [{"step": 1, "train/mlm_loss": 2.0}, {"step": 2, "train/mlm_loss": 1.5}]
+    )
     (without,) = plot_curves(metrics, tmp_path / "without")
     (within,) = plot_curves(metrics, tmp_path / "within", unigram_nats=1.8)
     assert (imread(without) != imread(within)).any()

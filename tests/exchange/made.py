@@ -13,7 +13,7 @@ from foundation.exchange.answers import real_texts
 from foundation.model.config import ModelConfig
 from foundation.model.sharing.apply import share
 from foundation.model.sharing.config import SharingConfig, SharingMethod
-from foundation.objective.config import DocumentWordsConfig, MaskingConfig, ObjectiveConfig, SentenceTask
+from foundation.objective.config import MaskingConfig, ObjectiveConfig, SentenceTask
 from foundation.objective.pretraining import PretrainingObjective
 from foundation.task.config import Pooling, TaskConfig, TaskKind
 from foundation.task.finetuned import Answering, FineTuned
@@ -40,12 +40,13 @@ def lay_foundation(
     model: ModelConfig,
     task: SentenceTask = SentenceTask.none,
     tokenizer: Tokenizer | None = None,
-    words_weight: float = 0.0,
+    weights: dict[str, float] | None = None,
 ) -> Path:
     """Write <run>/final with the heads of pretraining."""
     tokenizer = tokenizer or words()
-    asked = DocumentWordsConfig(weight=words_weight)
-    cfg = ObjectiveConfig(masking=MaskingConfig(), sentence_task=task, document_words=asked)
+    cfg = ObjectiveConfig(masking=MaskingConfig(), sentence_task=task)
+    for part, weight in (weights or {}).items():
+        getattr(cfg, part).weight = weight
     objective = PretrainingObjective(cfg, model, tokenizer.specials, tokenizer.continues_word, seq_len=40)
     randomise(objective)
     info = {"name": run.name, "seq_len": 40, "objective": to_plain(cfg), "tokenizer": tokenizer.fingerprint}

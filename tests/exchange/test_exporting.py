@@ -80,9 +80,15 @@ def test_a_foundation_answers_alike_in_transformers(
 
 
 def test_what_was_left_behind_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    run = lay_foundation(tmp_path / "run", replace(MODERN, segments=2), SentenceTask.nsp, words_weight=1.0)
+    run = lay_foundation(
+        tmp_path / "run",
+        replace(MODERN, segments=2),
+        SentenceTask.nsp,
+        weights={"document_words": 1.0, "detection": 1.0},
+    )
     _, said = exported(run, capsys)
     assert "The head for words of the document is left behind" in said
+    assert "The head for spoilt tokens is left behind" in said
     assert "The head for pairs of sentences is left behind: no ModernBert class has one" in said
     assert "The embedding of the first segment is added to every token's" in said
 

@@ -183,6 +183,13 @@ def test_settings_that_cannot_work_are_named(wrong: dict[str, float]) -> None:
         cfg.check()
 
 
+def test_the_vocabulary_is_asked_once_a_target_and_once_a_row() -> None:
+    falling = MaskingConfig(rate=0.3, final_rate=0.2)
+    assert ObjectiveConfig(masking=falling).predictions_per_token(64) == pytest.approx(0.25)
+    with_words = ObjectiveConfig(masking=falling, document_words=DocumentWordsConfig(weight=1.0))
+    assert with_words.predictions_per_token(64) == pytest.approx(0.25 + 1 / 64)
+
+
 def test_frequencies_are_counted_whole_or_in_blocks_of_all_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     ids = np.repeat(np.arange(5, 15), 100).astype(np.uint16)
     of = TokenTable(ids, np.array([0, 1000]), np.array([0, 1000]))
