@@ -6,7 +6,7 @@ The one file that imports Hydra and OmegaConf.
 import dataclasses
 import re
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -118,12 +118,17 @@ def register(schema: type, config_name: str) -> None:
 
 def _help_template(schema: type, config_name: str) -> str:
     """What --help prints, by Hydra's placeholders: of the YAMLs in conf/ those that mean something to this entry point."""
-    groups = [name for name in dict(settings_of(schema)) if (conf_folder() / name).is_dir()]
-    groups += ["+exp", "+debug"] if schema is PretrainConfig else []
+    groups = _groups_of(schema)
     choices = "\n".join(f"{group}={' | '.join(_choices(group.lstrip('+')))}" for group in groups)
     chosen = f"== YAMLs of conf/, by group ==\n{choices}\n\n" if groups else ""
     heading = f"== Settings, key=value (what each does: comments in conf/{config_name}.yaml) =="
     return f"${{hydra.help.header}}\n{chosen}{heading}\n$CONFIG\n${{hydra.help.footer}}\n"
+
+
+def _groups_of(schema: type) -> list[str]:
+    """Folders of conf/ that an entry point takes a YAML from, with a plus where it is added."""
+    groups = [name for name in dict(settings_of(schema)) if (conf_folder() / name).is_dir()]
+    return groups + (["+exp", "+debug"] if schema is PretrainConfig else [])
 
 
 def _choices(group: str) -> list[str]:
@@ -149,27 +154,35 @@ def run_entry(schema: type[T], config_name: str, body: Callable[[T, dict[str, An
         check_command_line(sys.argv[1:], schema)
     except UserError as error:
         sys.exit(f"error: {error}")
+    sys.argv[1:] = [_open_dicts(word, schema) for word in sys.argv[1:]]
     entry()
 
 
-def recompose(schema: type[T], config_name: str, choices: dict[str, str]) -> tuple[T, dict[str, Any]]:
+def _open_dicts(word: str, schema: type) -> str:
+    """Of a setting whose keys are the user's own, `++`: Hydra takes a key that is not there yet for a mistake."""
+    is_free = any(re.match(rf"{re.escape(name)}[.=]", word) for name in free_dicts(schema))
+    return f"++{word}" if is_free else word
+
+
+def recompose(
+    schema: type[T], config_name: str, choices: dict[str, str], more: Sequence[str] = ()
+) -> tuple[T, dict[str, Any]]:
     """Settings and their plain values as the same command line would give them with other YAMLs of some groups.
 
     Args:
         choices: group -> name of its YAML. What the command line says inside these groups is left out.
+        more: words that follow those of the command line, and so have the last word.
 
     Raises:
-        UserError: there is no such YAML.
+        UserError: there is no such YAML, or `more` has a word that is no setting.
     """
+    check_command_line(more, schema)
     for group, name in choices.items():
         _refuse_unknown_choice(group, name)
     parser = OverridesParser.create()
-    words = [
-        word
-        for word in HydraConfig.get().overrides.task
-        if str(parser.parse_override(word).key_or_group).split(".")[0] not in choices
-    ]
-    cfg = hydra.compose(config_name, [*words, *(f"{group}={name}" for group, name in choices.items())])
+    rooms = {word: str(parser.parse_override(word).key_or_group) for word in HydraConfig.get().overrides.task}
+    words = [word for word, room in rooms.items() if room.split(".")[0] not in choices]
+    cfg = hydra.compose(config_name, [*words, *(f"{group}={name}" for group, name in choices.items()), *more])
     return to_dataclass(cfg, schema), to_plain_settings(cfg)
 
 
@@ -231,11 +244,14 @@ def check_command_line(words: Iterable[str], schema: type) -> None:
     ours_only = not any(re.match("-cd|--config-dir|hydra.searchpath", word) for word in words)
     for override in overrides:
         key = str(override.key_or_group)
+        group = key.split("@")[0].split("/")[0]
+        if "." not in key and group in groups - {name.lstrip("+") for name in _groups_of(schema)}:
+            ours = ", ".join(_groups_of(schema)) or "no YAML"
+            raise UserError(f"{override.input_line} is of another command: this one takes {ours}")
         if key in ("exp", "debug") and not override.is_add():
-            raise UserError(
-                f"{override.input_line} is not in every command: add it by a plus sign, +{override.input_line}"
-            )
-        if key.split("@")[0].split("/")[0] in groups and "." not in key:
+            word = override.input_line
+            raise UserError(f"{word} is not in every command: add it by a plus sign, +{word}")
+        if group in groups and "." not in key:
             if ours_only and key in groups and isinstance(choice := override.value(), str):
                 _refuse_unknown_choice(key, choice)
         elif key in types:

@@ -1,5 +1,6 @@
 """Fine-tune a foundation on tasks:  python -m foundation.finetune task=sst2  (settings: --help; tasks: conf/task/)."""
 
+import json
 from typing import TYPE_CHECKING, Any
 
 from foundation.config import recompose, run_entry
@@ -37,7 +38,14 @@ def _members(cfg: FinetuneConfig) -> list["Member"]:
 
     tasks = [{"task": name} for name in cfg.task.in_order()] if isinstance(cfg.task, SuiteConfig) else [{}]
     methods = [{"sharing": name} for name in cfg.methods] or [{}]
-    return [Member(*recompose(FinetuneConfig, "finetune", {**task, **way})) for way in methods for task in tasks]
+    of_tasks = cfg.task.settings if isinstance(cfg.task, SuiteConfig) else {}
+    found = []
+    for way in methods:
+        for task in tasks:
+            of_task = of_tasks.get(task.get("task", ""), {})
+            own = [f"{key}={value if isinstance(value, str) else json.dumps(value)}" for key, value in of_task.items()]
+            found.append(Member(*recompose(FinetuneConfig, "finetune", {**task, **way}, own)))
+    return found
 
 
 def main() -> None:

@@ -98,6 +98,7 @@ def test_known_keys_and_groups_pass() -> None:
         ("model=enormous", "there is no model enormous: choose among bert, bert_base, "),
         ("+exp=smal", "there is no exp smal: choose among base, "),
         ("exp=small", r"exp=small is not in every command: add it by a plus sign, \+exp=small$"),
+        ("bench=full", r"bench=full is of another command: this one takes data, .*\+exp, \+debug$"),
         ("smoke", "smoke sets nothing: settings are written key=value, and --help shows them$"),
         ("data.files=[a", "cannot read the command line: .*; settings are written key=value$"),
     ],

@@ -4,6 +4,7 @@ import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -27,7 +28,7 @@ from foundation.task.protocol import finetune
 from foundation.task.results import StudyResult
 from foundation.task.start import arm_config, find_start
 from foundation.task.study_config import FinetuneConfig
-from foundation.train.config import Precision, TrainerConfig
+from foundation.train.config import AdamWConfig, MuonConfig, Precision, TrainerConfig
 from foundation.train.foundation import load_foundation
 from tests.model.test_sharing import METHODS
 from tests.task import toy
@@ -193,6 +194,33 @@ def test_scratch_trains_every_weight_whatever_is_shared(tmp_path: Path) -> None:
         arm_config(cfg, to_plain(cfg), is_scratch=True)[1]
         == arm_config(replace(cfg, sharing=shared("probe")), to_plain(cfg), is_scratch=True)[1]
     )
+
+
+def test_random_weights_may_have_a_rate_of_their_own(tmp_path: Path) -> None:
+    toy.lay_foundation(tmp_path)
+    task = toy.lay_task(tmp_path / "data")
+    cfg = toy.settings(tmp_path, task, epochs=1, seeds=1, compare="scratch", scratch_lr=2e-3)
+    first, second = run(cfg).arms
+    assert first.summary["config"]["optim"]["lr"] == cfg.optim.lr != 2e-3
+    assert second.summary["config"]["optim"] == {**first.summary["config"]["optim"], "lr": 2e-3}
+    # The foundation's cells are the same whatever the other arm's rate is, and are not run again; those of random weights are
+    # not taken for what they are not.
+    with pytest.raises(UserError, match=r"optim.lr"):
+        run(replace(cfg, scratch_lr=1e-3))
+
+
+@pytest.mark.parametrize(
+    ("changed", "words"),
+    [
+        ({"scratch_lr": 0.0}, "scratch_lr=0.0 must be above 0"),
+        ({"scratch_lr": 0.1, "optim": MuonConfig(muon_lr=0.1, adamw=AdamWConfig(lr=0.1))}, "which only optim=adamw"),
+    ],
+)
+def test_a_rate_of_random_weights_that_cannot_be_is_refused(
+    tmp_path: Path, changed: dict[str, Any], words: str
+) -> None:
+    with pytest.raises(UserError, match=words):
+        toy.settings(tmp_path, toy.lay_task(tmp_path / "data"), **changed).check()
 
 
 def test_models_need_not_be_kept(tmp_path: Path) -> None:

@@ -1,6 +1,9 @@
 """Suites and few-shot curves from end to end on toys: what is run, what is left out, what is said."""
 
 import csv
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -161,6 +164,8 @@ def test_a_parent_that_is_not_there_says_how_to_make_it(tmp_path: Path) -> None:
         ({"tasks": ["a"], "train": "x.csv"}, "a suite has no data of its own: leave out task.train"),
         ({"tasks": ["a"], "parents": {"a": "b"}}, "task.parents has a: b, and both must be among"),
         ({"tasks": ["a", "b"], "parents": {"a": "b", "b": "a"}}, "goes in a circle"),
+        ({"tasks": ["a"], "settings": {"b": {"epochs": 2}}}, "task.settings has b, which must be among"),
+        ({"tasks": ["a"], "settings": {"a": {"seeds": 2}}}, "task.settings gives a seeds, which is the whole suite's"),
     ],
 )
 def test_suites_that_cannot_be_are_refused(changed: dict[str, object], words: str) -> None:
@@ -173,11 +178,58 @@ def test_parents_come_first() -> None:
     assert suite.in_order() == ["a", "b", "c"]
 
 
+def ask(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    toy.lay_foundation(folder / "runs")
+    for name, text in (("SST-2", "sentence\tlabel\n{}\n"), ("CoLA", "{}\n")):
+        (folder / "data/glue" / name).mkdir(parents=True, exist_ok=True)
+        row = "a fine film\t{label}" if name == "SST-2" else "x\t{label}\t*\ta fine film"
+        rows = "\n".join(row.format(label=number % 2) for number in range(20))
+        for part in ("train", "dev"):
+            (folder / "data/glue" / name / f"{part}.tsv").write_text(text.format(rows))
+    words = ("task=suite", "task.tasks=[sst2,cola]", "seeds=1", "epochs=1", "min_steps=0", "keep_models=false", *words)
+    return subprocess.run(
+        [sys.executable, "-m", "foundation.finetune", "logger.wandb=disabled", *words],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_a_task_may_have_settings_of_its_own(tmp_path: Path) -> None:
+    done = ask(tmp_path, "task.settings={cola: {epochs: 3, optim.lr: 1e-4, keep: best, max_train: null}}")
+    assert done.returncode == 0, done.stderr
+    found = {
+        task: read_json(tmp_path / f"runs/small/finetune/{task}/full/scores.json")["config"]
+        for task in ("sst2", "cola")
+    }
+    assert [found[task]["epochs"] for task in ("sst2", "cola")] == [1, 3]
+    assert found["cola"]["keep"] == "best" and found["cola"]["max_train"] is None
+    assert found["cola"]["optim"]["lr"] == 1e-4 != found["sst2"]["optim"]["lr"]
+
+
+def test_what_is_said_of_a_suites_tasks_is_composed(tmp_path: Path) -> None:
+    """Hydra alone takes a key that is not there yet for a mistake."""
+    done = ask(tmp_path, "task.parents={cola: sst2}", "task.settings.cola.epochs=7", "--cfg", "job")
+    assert done.returncode == 0, done.stderr
+    import yaml
+
+    task = yaml.safe_load(done.stdout)["task"]
+    assert task["parents"] == {"cola": "sst2"} and task["settings"] == {"cola": {"epochs": 7}}
+
+
+def test_a_mistyped_setting_of_a_task_is_answered_before_anything_is_read(tmp_path: Path) -> None:
+    done = ask(tmp_path, "task.settings={cola: {optim.lrr: 1e-4}}")
+    assert done.returncode == 1 and len(done.stderr.strip().splitlines()) == 1
+    assert "optim.lrr" in done.stderr and "optim.lr" in done.stderr
+
+
 def test_the_tasks_of_every_suite_file_are_there() -> None:
     known = {path.stem for path in (conf_folder() / "task").glob("*.yaml")}
     import yaml
 
-    suites = [yaml.safe_load((conf_folder() / f"task/{name}.yaml").read_text()) for name in ("glue",)]
+    suites = [yaml.safe_load((conf_folder() / f"task/{name}.yaml").read_text()) for name in ("glue", "six")]
     assert all(set(suite["tasks"]) <= known for suite in suites)
 
 

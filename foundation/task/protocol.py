@@ -32,7 +32,7 @@ from foundation.task.study_config import FinetuneConfig
 SPEED_ONLY = frozenset(
     {
         *("trainer", "logger", "runs_dir", "task.local", "foundation", "compare", "like", "parent", "name"),
-        *("seeds", "seed", "methods", "n_train", "n_subsets", "keep_models"),
+        *("seeds", "seed", "methods", "n_train", "n_subsets", "keep_models", "scratch_lr"),
     }
 )
 

@@ -18,6 +18,7 @@ from foundation.task.heads import TaskObjective
 from foundation.task.kinds.build import build_kind
 from foundation.task.study_config import SCRATCH, FinetuneConfig
 from foundation.train.checkpoint import KeyReport, weights_fingerprint
+from foundation.train.config import AdamWConfig
 from foundation.train.foundation import Foundation, find_foundation, home_of, load_foundation
 
 
@@ -104,10 +105,15 @@ def rate_scale(cfg: FinetuneConfig, n_layers: int, name: str) -> float:
 def arm_config(
     cfg: FinetuneConfig, settings: dict[str, Any], *, is_scratch: bool
 ) -> tuple[FinetuneConfig, dict[str, Any]]:
-    """The settings as an arm has them: from random weights every weight is trained, plainly; there is nothing to share."""
+    """The settings as an arm has them: from random weights every weight is trained, plainly, at a rate
+    of its own where it has one; there is nothing to share."""
     if not is_scratch:
         return cfg, settings
-    plain: dict[str, Any] = {"reinit_layers": 0, "layer_lr_decay": 1.0}
+    if cfg.scratch_lr is not None:
+        assert isinstance(cfg.optim, AdamWConfig), "checked with the settings"
+        cfg = replace(cfg, optim=replace(cfg.optim, lr=cfg.scratch_lr))
+        settings = {**settings, "optim": to_plain(cfg.optim)}
+    plain: dict[str, Any] = {"reinit_layers": 0, "layer_lr_decay": 1.0, "scratch_lr": None}
     sharing = SharingConfig(method=SharingMethod.full)
     return replace(cfg, sharing=sharing, **plain), {**settings, **plain, "sharing": to_plain(sharing)}
 

@@ -3,12 +3,13 @@
 import re
 from dataclasses import dataclass, field, fields
 from enum import Enum
+from typing import Any
 
 from foundation.core.config import LoggerConfig
 from foundation.core.errors import UserError
 from foundation.model.sharing.config import SharingConfig, SharingMethod, TopLayersConfig
 from foundation.task.config import Pooling, TaskConfig
-from foundation.train.config import OptimConfig, ScheduleConfig, TrainerConfig
+from foundation.train.config import AdamWConfig, OptimConfig, ScheduleConfig, TrainerConfig
 
 
 class Keep(str, Enum):
@@ -17,6 +18,12 @@ class Keep(str, Enum):
     last = "last"
     best = "best"
 
+
+# What tasks of a suite may each have of their own: how long and how carefully, not what is compared.
+_OF_A_TASK = (
+    *("epochs", "min_steps", "batch_rows", "dropout", "pooling", "keep", "selection_share", "patience"),
+    *("scratch_lr", "reinit_layers", "layer_lr_decay", "max_train", "subset", "optim", "schedule", "sharing"),
+)
 
 SCRATCH = "scratch"
 # Of n_train: all training rows.
@@ -28,10 +35,12 @@ class SuiteConfig(TaskConfig):
     """Several tasks, by the names of their files in conf/task/, each fine-tuned as it would be alone.
 
     parents: task -> task of the suite whose fine-tuned encoder it starts from (Phang et al. 2018, STILTs).
+    settings: task -> setting -> value, where what the suite has does not suit a task; of both arms.
     """
 
     tasks: list[str]
     parents: dict[str, str] = field(default_factory=dict)
+    settings: dict[str, Any] = field(default_factory=dict)
 
     def problems(self) -> list[str]:
         """What cannot work, one sentence each."""
@@ -45,6 +54,14 @@ class SuiteConfig(TaskConfig):
         for task, parent in self.parents.items():
             if task not in self.tasks or parent not in self.tasks:
                 found.append(f"task.parents has {task}: {parent}, and both must be among task.tasks")
+        for task, own in self.settings.items():
+            if task not in self.tasks:
+                found.append(f"task.settings has {task}, which must be among task.tasks")
+            found += [
+                f"task.settings gives {task} {key}, which is the whole suite's: a task may have {', '.join(_OF_A_TASK)}"
+                for key in own
+                if key.split(".")[0] not in _OF_A_TASK
+            ]
         if not found and len(self.in_order()) < len(self.tasks):
             found.append("task.parents goes in a circle: a task cannot come after itself")
         return found
@@ -79,6 +96,7 @@ class FinetuneConfig:
     patience: with keep=best, stop after so many epochs without a better one; 0: never.
     reinit_layers: so many of the last layers start from random weights (Zhang et al. 2021, 4).
     layer_lr_decay: the rate of a layer is that of the layer above times this (Howard & Ruder 2018; Zhang et al. 2021, 6).
+    scratch_lr: rate of random weights in place of optim.lr, so that both arms can be given the one that suits them.
     keep_models: false keeps scores and predictions only.
     """
 
@@ -103,6 +121,7 @@ class FinetuneConfig:
     patience: int = 0
     reinit_layers: int = 0
     layer_lr_decay: float = 1.0
+    scratch_lr: float | None = None
     max_train: int | None = None
     subset: int = 0
     shard: str | None = None
@@ -134,6 +153,8 @@ class FinetuneConfig:
             for name in names
             if getattr(self, name) < least
         ]
+        if self.scratch_lr is not None and self.scratch_lr <= 0:
+            found.append(f"scratch_lr={self.scratch_lr} must be above 0, or null for that of the foundation")
         if not 0 <= self.dropout < 1:
             found.append(f"dropout={self.dropout} must be in [0, 1)")
         if not 0 < self.selection_share < 1:
@@ -173,6 +194,8 @@ class FinetuneConfig:
             found.append(f"patience={self.patience} needs keep=best, whose rows say when an epoch is no better")
         if method is SharingMethod.multitask and self.keep is Keep.best:
             found.append("keep=best picks an epoch for one task: with sharing=multitask use keep=last")
+        if self.scratch_lr is not None and not isinstance(self.optim, AdamWConfig):
+            found.append("scratch_lr stands for optim.lr, which only optim=adamw_finetune and adamw have")
         if self.is_suite and self.n_train:
             found.append("a few-shot curve (n_train) is drawn for one task at a time: choose a single one")
         if self.methods and self.n_train:
