@@ -165,7 +165,10 @@ def test_a_parent_that_is_not_there_says_how_to_make_it(tmp_path: Path) -> None:
         ({"tasks": ["a"], "parents": {"a": "b"}}, "task.parents has a: b, and both must be among"),
         ({"tasks": ["a", "b"], "parents": {"a": "b", "b": "a"}}, "goes in a circle"),
         ({"tasks": ["a"], "settings": {"b": {"epochs": 2}}}, "task.settings has b, which must be among"),
-        ({"tasks": ["a"], "settings": {"a": {"seeds": 2}}}, "task.settings gives a seeds, which is the whole suite's"),
+        (
+            {"tasks": ["a"], "settings": {"a": {"seeds": 2}}},
+            "task.settings gives a seeds, which is none of those that a task may have: epochs,",
+        ),
     ],
 )
 def test_suites_that_cannot_be_are_refused(changed: dict[str, object], words: str) -> None:

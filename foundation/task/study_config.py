@@ -58,7 +58,7 @@ class SuiteConfig(TaskConfig):
             if task not in self.tasks:
                 found.append(f"task.settings has {task}, which must be among task.tasks")
             found += [
-                f"task.settings gives {task} {key}, which is the whole suite's: a task may have {', '.join(_OF_A_TASK)}"
+                f"task.settings gives {task} {key}, which is none of those that a task may have: {', '.join(_OF_A_TASK)}"
                 for key in own
                 if key.split(".")[0] not in _OF_A_TASK
             ]

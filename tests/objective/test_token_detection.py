@@ -15,11 +15,10 @@ from foundation.objective.config import DetectionConfig, MaskingConfig, Objectiv
 from foundation.objective.masked_lm import IGNORED
 from foundation.objective.pretraining import PretrainingObjective
 from foundation.objective.token_detection import SOUND, SPOILT, WINDOW, is_asked
-from foundation.train.config import AdamWConfig, Precision, ScheduleConfig, Shape
 from foundation.train.held_out import HeldOut
-from foundation.train.loop import TrainState, train, train_step
-from foundation.train.optim import Updater
+from foundation.train.loop import train, train_step
 from tests.builders import SPECIALS, modern_config, table
+from tests.objective.test_document_words import state_of
 
 RNG = RowRng(0, "mask", 3)
 
@@ -132,12 +131,6 @@ def test_gradients_are_the_same_however_the_rows_are_cut(micro_batch_rows: int) 
     assert cut_losses == pytest.approx(losses, rel=1e-6)
     for one, other in zip(whole, cut, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-10, atol=1e-12)
-
-
-def state_of(objective: PretrainingObjective, steps: int) -> TrainState:
-    flat = ScheduleConfig(shape=Shape.stable_decay, warmup_share=0.0, decay_share=0.0)
-    updater = Updater(objective, AdamWConfig(lr=5e-3, weight_decay=0.0), flat, steps)
-    return TrainState(objective, updater, torch.device("cpu"), Precision.fp32)
 
 
 def test_it_is_learnt_by_heart() -> None:
