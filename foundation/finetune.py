@@ -42,9 +42,19 @@ def _members(cfg: FinetuneConfig) -> list["Member"]:
     found = []
     for way in methods:
         for task in tasks:
-            of_task = of_tasks.get(task.get("task", ""), {})
-            own = [f"{key}={value if isinstance(value, str) else json.dumps(value)}" for key, value in of_task.items()]
+            own = _words(of_tasks.get(task.get("task", ""), {}))
             found.append(Member(*recompose(FinetuneConfig, "finetune", {**task, **way}, own)))
+    return found
+
+
+def _words(settings: dict[str, Any], room: str = "") -> list[str]:
+    """As on the command line, `optim.lr=0.1`, whether written {optim.lr: 0.1} or {optim: {lr: 0.1}}."""
+    found = []
+    for key, value in settings.items():
+        if isinstance(value, dict):
+            found += _words(value, f"{room}{key}.")
+        else:
+            found.append(f"{room}{key}={value if isinstance(value, str) else json.dumps(value)}")
     return found
 
 

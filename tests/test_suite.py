@@ -164,6 +164,7 @@ def test_a_parent_that_is_not_there_says_how_to_make_it(tmp_path: Path) -> None:
         ({"tasks": ["a"], "train": "x.csv"}, "a suite has no data of its own: leave out task.train"),
         ({"tasks": ["a"], "parents": {"a": "b"}}, "task.parents has a: b, and both must be among"),
         ({"tasks": ["a", "b"], "parents": {"a": "b", "b": "a"}}, "goes in a circle"),
+        ({"tasks": ["a"], "settings": {"a": 5}}, "task.settings gives a 5: write settings, as in"),
         ({"tasks": ["a"], "settings": {"b": {"epochs": 2}}}, "task.settings has b, which must be among"),
         (
             {"tasks": ["a"], "settings": {"a": {"seeds": 2}}},
@@ -201,7 +202,8 @@ def ask(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_a_task_may_have_settings_of_its_own(tmp_path: Path) -> None:
-    done = ask(tmp_path, "task.settings={cola: {epochs: 3, optim.lr: 1e-4, keep: best, max_train: null}}")
+    words = ["task.settings={cola: {epochs: 3, keep: best, max_train: null}}", "task.settings.cola.optim.lr=1e-4"]
+    done = ask(tmp_path, *words)
     assert done.returncode == 0, done.stderr
     found = {
         task: read_json(tmp_path / f"runs/small/finetune/{task}/full/scores.json")["config"]

@@ -57,6 +57,9 @@ class SuiteConfig(TaskConfig):
         for task, own in self.settings.items():
             if task not in self.tasks:
                 found.append(f"task.settings has {task}, which must be among task.tasks")
+            if not isinstance(own, dict):
+                found.append(f"task.settings gives {task} {own}: write settings, as in {{{task}: {{epochs: 5}}}}")
+                continue
             found += [
                 f"task.settings gives {task} {key}, which is none of those that a task may have: {', '.join(_OF_A_TASK)}"
                 for key in own
