@@ -15,10 +15,14 @@ class WandbMode(str, Enum):
 
 @dataclass(kw_only=True, slots=True)
 class LoggerConfig:
-    """Where the numbers go besides metrics.jsonl, which is always written."""
+    """Where the numbers go besides metrics.jsonl, which is always written.
+
+    bar: on a terminal, a progress bar; false: a line every half minute, as where there is no terminal.
+    """
 
     wandb: WandbMode = WandbMode.auto
     project: str = "foundation"
     entity: str | None = None
     every_steps: int = 10
     tags: list[str] = field(default_factory=list)
+    bar: bool = True

@@ -54,7 +54,7 @@ class Logger:
         self._file = path.open("a", encoding="utf-8")
         self._started = time.monotonic()
         self._last_line = -math.inf
-        self._bar = _bar(description, total_steps, start_step) if sys.stderr.isatty() else None
+        self._bar = _bar(description, total_steps, start_step) if cfg.bar and sys.stderr.isatty() else None
 
     def is_due(self, step: int) -> bool:
         """Whether this step's numbers are wanted; the others need not leave the GPU."""

@@ -15,7 +15,7 @@ from foundation.task.few_shot_plot import plot_curves
 from foundation.task.interval import Floats, Weighted
 from foundation.task.kinds.build import build_kind
 from foundation.task.learning_curve import RESAMPLES, Advantage, Answered, advantage, scores
-from foundation.task.protocol import find_starts, read_data, run_study, say, workplace
+from foundation.task.protocol import Asked, find_starts, read_data, run_studies, say, workplace
 from foundation.task.results import StudyResult
 from foundation.task.rows import choose_rows
 from foundation.task.study_config import FULL, FinetuneConfig
@@ -41,11 +41,17 @@ def few_shot(cfg: FinetuneConfig, settings: dict[str, Any]) -> FewShotResult:
         data = read_data(cfg)
         sizes = sizes_of(cfg, data)
         folder = starts[0].folder.parent / f"few-shot-{starts[0].folder.name}"
-        studies: list[list[StudyResult]] = []
-        for size in sizes:
-            n_draws = 1 if size == sizes[-1] and FULL in cfg.n_train else cfg.n_subsets
-            cells = [_cell(cfg, settings, f"{folder.name}/n-{size}-draw-{draw}", size, draw) for draw in range(n_draws)]
-            studies.append([run_study(*cell, data, device) for cell in cells])
+        points = [
+            (size, draw)
+            for size in sizes
+            for draw in range(1 if size == sizes[-1] and FULL in cfg.n_train else cfg.n_subsets)
+        ]
+        asked = [
+            Asked(*_cell(cfg, settings, f"{folder.name}/n-{size}-draw-{draw}", size, draw), data)
+            for size, draw in points
+        ]
+        done = list(zip(points, run_studies(asked, device), strict=True))
+        studies = [[study for (size, _), study in done if size == wanted] for wanted in sizes]
         arms = [
             Answered(
                 start.name,

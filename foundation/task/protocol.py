@@ -4,14 +4,15 @@ import sys
 import time
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
 from foundation.core import distributed
 from foundation.core.device import choose_device
+from foundation.core.errors import UserError
 from foundation.core.files import read_json, write_json
 from foundation.core.memory import keep_freed_memory
 from foundation.core.plain import to_plain
@@ -27,21 +28,30 @@ from foundation.task.results import ArmResult, StudyResult, study_table, summari
 from foundation.task.rows import choose_rows
 from foundation.task.start import Start, arm_config, find_start
 from foundation.task.study_config import FinetuneConfig
+from foundation.task.workers import Work, work_off
 
 # Where and how fast, or which cells; not what a cell gives. `start`, `data` hold the fingerprints of what is used.
 SPEED_ONLY = frozenset(
     {
         *("trainer", "logger", "runs_dir", "task.local", "foundation", "compare", "like", "parent", "name"),
-        *("seeds", "seed", "methods", "n_train", "n_subsets", "keep_models", "scratch_lr"),
+        *("seeds", "seed", "methods", "n_train", "n_subsets", "keep_models", "jobs", "scratch_lr"),
     }
 )
+
+
+class Asked(NamedTuple):
+    """A study of one task."""
+
+    cfg: FinetuneConfig
+    settings: dict[str, Any]
+    data: TaskData
 
 
 def finetune(cfg: FinetuneConfig, settings: dict[str, Any]) -> StudyResult:
     """Run every cell of one task that is not there yet, put all of them together, and print what they say."""
     with workplace(cfg) as device:
         find_starts(cfg)  # a missing foundation is said before the data is read
-        study = run_study(cfg, settings, read_data(cfg), device)
+        (study,) = run_studies([Asked(cfg, settings, read_data(cfg))], device)
         say(study_table(study))
         return study
 
@@ -52,6 +62,10 @@ def workplace(cfg: FinetuneConfig) -> Iterator[torch.device]:
     keep_freed_memory()
     device = choose_device(cfg.trainer.device)
     distributed.setup(device.type)
+    if cfg.jobs > 1 and distributed.world_size() > 1:
+        raise UserError(
+            f"jobs={cfg.jobs} is for one process: leave it out under torchrun, whose ranks share every cell"
+        )
     if cfg.trainer.threads:
         torch.set_num_threads(cfg.trainer.threads)
     try:
@@ -71,11 +85,21 @@ def read_data(cfg: FinetuneConfig) -> TaskData:
         return load_task(cfg.task, Path(cfg.runs_dir))
 
 
-def run_study(cfg: FinetuneConfig, settings: dict[str, Any], data: TaskData, device: torch.device) -> StudyResult:
-    """One task's arms."""
+def run_studies(asked: list[Asked], device: torch.device) -> list[StudyResult]:
+    """Several, none of which needs another: one after the other, or the cells of all of them `jobs` at a time."""
+    groups = [[study] for study in asked] if asked[0].cfg.jobs == 1 else [asked]
+    found = []
+    for group in groups:
+        arms = [prepare_arms(*study, device) for study in group]
+        results = iter(run_arms([(arm, study.data) for study, of in zip(group, arms, strict=True) for arm in of]))
+        found += [study_of(of, [next(results) for _ in of]) for of in arms]
+    return found
+
+
+def prepare_arms(cfg: FinetuneConfig, settings: dict[str, Any], data: TaskData, device: torch.device) -> list[Arm]:
+    """Of one task: of the foundation, and of what it is compared with."""
     say(*data.notes)
-    arms = [prepare_arm(cfg, settings, start, data, device) for start in find_starts(cfg)]
-    return study_of(arms, [run_arm(arm, data) for arm in arms])
+    return [prepare_arm(cfg, settings, start, data, device) for start in find_starts(cfg)]
 
 
 def study_of(arms: list[Arm], results: list[ArmResult]) -> StudyResult:
@@ -123,6 +147,35 @@ def prepare_arm(
         baseline=kind.score(kind.constant(train, data.dev, how), data.labels).values[cfg.task.primary.value],
         device=device,
     )
+
+
+def run_arms(arms: list[tuple[Arm, TaskData]]) -> list[ArmResult]:
+    """Run the seeds that are not there yet, arm by arm or `jobs` at a time, then collect all that are."""
+    jobs = arms[0][0].cfg.jobs if arms else 1
+    if jobs == 1:
+        return [run_arm(arm, data) for arm, data in arms]
+    # Under several methods a task has one and the same arm of random weights.
+    firsts: dict[Path, tuple[Arm, TaskData]] = {}
+    for arm, data in arms:
+        firsts.setdefault(arm.start.folder, (arm, data))
+    with ExitStack() as stack:
+        runs = {folder: stack.enter_context(open_arm(arm)) for folder, (arm, _) in firsts.items()}
+        works = [
+            Work(arm, seed, runs[folder].id)
+            for folder, (arm, _) in firsts.items()
+            for seed in range(arm.cfg.seed, arm.cfg.seed + arm.cfg.seeds)
+            if not is_done(arm, seed)
+        ]
+        work_off(works, jobs, arms[0][0].cfg.trainer.threads)
+        done = {
+            folder: finish_arm(arm, data, runs[folder], sum(_seconds(work) for work in works if work.arm is arm))
+            for folder, (arm, data) in firsts.items()
+        }
+    return [done[arm.start.folder] if arm is firsts[arm.start.folder][0] else run_arm(arm, data) for arm, data in arms]
+
+
+def _seconds(work: Work) -> float:
+    return float(read_json(work.arm.start.folder / f"seed-{work.seed}" / SCORES_FILE)["seconds"])
 
 
 def run_arm(arm: Arm, data: TaskData) -> ArmResult:

@@ -101,6 +101,8 @@ class FinetuneConfig:
     layer_lr_decay: the rate of a layer is that of the layer above times this (Howard & Ruder 2018; Zhang et al. 2021, 6).
     scratch_lr: rate of random weights in place of optim.lr, so that both arms can be given the one that suits them.
     keep_models: false keeps scores and predictions only.
+    jobs: so many seeds, of whichever arm and task, at a time, in processes of trainer.threads threads each (0: the cores
+    divided among them). Seeds trained together by sharing=multitask run one after the other.
     """
 
     foundation: str = "small"
@@ -129,6 +131,7 @@ class FinetuneConfig:
     subset: int = 0
     shard: str | None = None
     keep_models: bool = True
+    jobs: int = 1
     task: TaskConfig
     sharing: SharingConfig
     optim: OptimConfig
@@ -152,7 +155,7 @@ class FinetuneConfig:
         found = self.task.problems() + self.sharing.problems()
         found += [
             f"{name}={getattr(self, name)} must be at least {least}"
-            for names, least in ((("seeds", "epochs", "batch_rows", "n_subsets"), 1), (_NOT_NEGATIVE, 0))
+            for names, least in ((("seeds", "epochs", "batch_rows", "n_subsets", "jobs"), 1), (_NOT_NEGATIVE, 0))
             for name in names
             if getattr(self, name) < least
         ]

@@ -1,6 +1,7 @@
 """Several tasks in one command, and several ways of sharing one foundation between them. Only missing cells run."""
 
 from dataclasses import dataclass, field, replace
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,17 @@ from foundation.task.costs import TENSORS_FILE, read_manifest, sharing_degree
 from foundation.task.examples import TaskData
 from foundation.task.interval import macro_differences
 from foundation.task.multitask import Together, run_multitask
-from foundation.task.protocol import find_starts, prepare_arm, read_data, run_arm, run_study, say, study_of, workplace
+from foundation.task.protocol import (
+    Asked,
+    find_starts,
+    prepare_arms,
+    read_data,
+    run_arms,
+    run_studies,
+    say,
+    study_of,
+    workplace,
+)
 from foundation.task.results import StudyResult
 from foundation.task.study_config import FinetuneConfig
 from foundation.task.suite_table import degrees_table, rows_of, suite_table, write_csv
@@ -103,19 +114,31 @@ def _run_all(
     members: list[Member], parents: dict[str, str], data: dict[str, TaskData], device: torch.device
 ) -> dict[str, dict[str, StudyResult]]:
     there = [member for member in members if member.cfg.task.name in data]
-    studies: dict[str, dict[str, StudyResult]] = {}
-    for member in there:
-        method, task = member.cfg.sharing.method, member.cfg.task.name
-        if method is SharingMethod.multitask:
-            if method.value not in studies:
-                studies[method.value] = _run_together(
-                    [m for m in there if m.cfg.sharing.method is method], data, device
-                )
-            continue
-        of_method = studies.setdefault(method.value, {})
-        cfg = _after_parent(member.cfg, parents, of_method)
-        of_method[task] = run_study(cfg, {**member.settings, "parent": cfg.parent}, data[task], device)
-    return studies
+    studies: dict[str, dict[str, StudyResult]] = {member.cfg.sharing.method.value: {} for member in there}
+    together = [member for member in there if member.cfg.sharing.method is SharingMethod.multitask]
+    for wave in _waves([member for member in there if member not in together], parents):
+        asked = []
+        for member in wave:
+            cfg = _after_parent(member.cfg, parents, studies[member.cfg.sharing.method.value])
+            asked.append(Asked(cfg, {**member.settings, "parent": cfg.parent}, data[cfg.task.name]))
+        for study, result in zip(asked, run_studies(asked, device), strict=True):
+            studies[study.cfg.sharing.method.value][study.cfg.task.name] = result
+    if together:
+        studies[SharingMethod.multitask.value] = _run_together(together, data, device)
+    order = [member.cfg.task.name for member in there]
+    return {method: {task: of[task] for task in order if task in of} for method, of in studies.items()}
+
+
+def _waves(members: list[Member], parents: dict[str, str]) -> list[list[Member]]:
+    """Members that can run at the same time, since none of them starts from another."""
+
+    def depth(member: Member) -> int:
+        task, steps = member.cfg.task.name, 0
+        while task in parents:
+            task, steps = parents[task], steps + 1
+        return steps
+
+    return [list(wave) for _, wave in groupby(sorted(members, key=depth), depth)]
 
 
 def _run_together(members: list[Member], data: dict[str, TaskData], device: torch.device) -> dict[str, StudyResult]:
@@ -123,14 +146,12 @@ def _run_together(members: list[Member], data: dict[str, TaskData], device: torc
     arms: dict[str, list[Arm]] = {}
     for member in members:
         name = member.cfg.task.name
-        starts = find_starts(member.cfg)
-        arms[name] = [prepare_arm(member.cfg, member.settings, start, data[name], device) for start in starts]
+        arms[name] = prepare_arms(member.cfg, member.settings, data[name], device)
     firsts = [Together(of[0], data[name]) for name, of in arms.items()]
     folder = firsts[0].arm.start.folder.parent.parent / "+".join(arms) / firsts[0].arm.start.folder.name
     joint = dict(zip(arms, run_multitask(firsts, folder), strict=True))
-    return {
-        name: study_of(of, [joint[name], *(run_arm(arm, data[name]) for arm in of[1:])]) for name, of in arms.items()
-    }
+    alone = iter(run_arms([(arm, data[name]) for name, of in arms.items() for arm in of[1:]]))
+    return {name: study_of(of, [joint[name], *(next(alone) for _ in of[1:])]) for name, of in arms.items()}
 
 
 def _after_parent(cfg: FinetuneConfig, parents: dict[str, str], done: dict[str, StudyResult]) -> FinetuneConfig:

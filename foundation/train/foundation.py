@@ -2,6 +2,7 @@
 
 import os
 import shutil
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -41,6 +42,10 @@ class Foundation:
     def encoder_tensors(self) -> dict[str, Tensor]:
         """The encoder's weights, under the names they have in an objective."""
         return {name: tensor for name, tensor in self.tensors.items() if name.startswith(_ENCODER)}
+
+    def __reduce__(self) -> tuple[Callable[[Path], "Foundation"], tuple[Path]]:
+        """In another process it is read again: its files are small beside what a pipe would carry."""
+        return load_foundation, (self.path,)
 
     def load_encoder(self, encoder: Encoder) -> KeyReport:
         """Copy the weights into an encoder of the same shape. Heads count as unexpected; a missing weight raises UserError.
