@@ -35,7 +35,7 @@ TOY = {
             "budget_s": 0.05, "evaluations": 2, "grid": {"lr": [1e-3, 1e-2]},
             "more": {"alone": {"nsp": False, "precision": "bf16"}},
         },
-        "final": {"budget_s": 0.1, "evaluations": 3, "seeds": 2},
+        "final": {"budget_s": 0.1, "evaluations": 3, "seeds": 2, "more": {"constant": {"schedule": "constant"}}},
     },
     "ours": {
         "budget_s": 0.1, "evaluations": 3,
@@ -81,8 +81,13 @@ def of(toy: cells.Speedrun, name: str) -> Any:
     return json.loads((toy.results / "cells" / f"{name}.json").read_text())
 
 
+def long_best(toy: cells.Speedrun) -> str:
+    names = ("peer/final/tuned", "peer/final/tuned-constant")
+    return min(names, key=lambda name: of(toy, f"{name}-seed0")["curve"][-1]["pairs"])
+
+
 def test_both_sides_are_examined_after_the_same_kind_of_seconds(toy: cells.Speedrun, raced: str) -> None:
-    for name in ("peer/final/tuned-seed1", "ours/run/base-seed0"):
+    for name in (long_best(toy) + "-seed1", "ours/run/base-seed0"):
         curve = of(toy, name)["curve"]
         assert [point["step"] for point in curve][-1] == of(toy, name)["total_steps"]
         assert all(a["seconds"] < b["seconds"] and a["tokens"] < b["tokens"] for a, b in pairwise(curve))
@@ -102,6 +107,15 @@ def test_the_peers_long_runs_have_the_recipe_that_was_best_in_its_short_ones(toy
         of(toy, "peer/final/tuned-seed0")["settings"]["recipe"]
         == of(toy, f"peer/tune/{best}-seed0")["settings"]["recipe"]
     )
+
+
+def test_of_the_recipes_run_at_length_the_best_has_all_seeds(toy: cells.Speedrun, raced: str) -> None:
+    best = long_best(toy)
+    assert {path.stem for path in (toy.results / "cells/peer/final").glob("*-seed1.json")} == {
+        f"{Path(best).name}-seed1"
+    }
+    assert of(toy, f"{best}-seed1")["settings"] == of(toy, f"{best}-seed0")["settings"]
+    assert f"| peer: {Path(best).name} |  | 2 | 0 |" in raced
 
 
 def test_a_run_that_diverges_stays_in_the_table(toy: cells.Speedrun, raced: str) -> None:

@@ -144,22 +144,40 @@ class Speedrun:
         _, name, recipe = min(ended, key=lambda item: item[0])
         return name, recipe
 
-    def finals(self) -> list[Cell]:
-        """The peer's long runs under its best recipe."""
+    def at_length(self) -> dict[str, Cell]:
+        """The peer's long runs of the first seed: of what was best in short ones, and of changes of it, by name.
+
+        A rate that is too high for a warm-up of a few steps may be the best one where it has ten times as many.
+        """
         part = self.peer["final"]
         _, recipe = self.best_recipe()
-        return [
-            Cell(
+        changes = {"tuned": {}, **{f"tuned-{name}": change for name, change in part.get("more", {}).items()}}
+        return {
+            name: Cell(
                 side="peer",
                 stage="final",
-                variant="tuned",
-                seed=seed,
+                variant=name,
+                seed=0,
                 budget_s=part["budget_s"],
                 evaluations=part["evaluations"],
-                recipe=recipe,
+                recipe=_made(Recipe, {**asdict(recipe), **change}, "the peer's recipe"),
             )
-            for seed in range(part["seeds"])
-        ]
+            for name, change in changes.items()
+        }
+
+    def finals(self) -> list[Cell]:
+        """The other seeds of the long run that did best, or nothing as long as one is missing."""
+        firsts = self.at_length()
+        found = {name: self.result(cell) for name, cell in firsts.items()}
+        ended = {
+            name: result["curve"][-1][self.rules.examination]
+            for name, result in found.items()
+            if result is not None and not result["failure"]
+        }
+        if None in found.values() or not ended:
+            return []
+        best = firsts[min(ended, key=lambda name: ended[name])]
+        return [replace(best, seed=seed) for seed in range(1, self.peer["final"]["seeds"])]
 
     def variants(self, seeds: int | None = None) -> list[Cell]:
         """Ours; `seeds` of each instead of what the YAML says. A variant starts from the overrides of the one it is `over`."""

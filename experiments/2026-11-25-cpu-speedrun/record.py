@@ -128,17 +128,23 @@ def row(group: Group, parent: Group | None, target: float) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def peer_at_length(found: dict[tuple[str, str, str], Group]) -> Group | None:
+    """Of the peer's recipes that were run at length, the one that was given all seeds: the best of the first seed."""
+    ran = [group for group in found.values() if (group.side, group.stage) == ("peer", "final") and group.ended]
+    return max(ran, key=lambda group: (len(group.ended), -statistics.fmean(group.losses())), default=None)
+
+
 def find_target(speedrun: Speedrun, found: dict[tuple[str, str, str], Group]) -> float:
     """The rules' target, or the mean of the peer's long runs; nan as long as there is none."""
     if speedrun.rules.target is not None:
         return speedrun.rules.target
-    peer = found.get(("peer", "final", "tuned"))
+    peer = peer_at_length(found)
     return statistics.fmean(peer.losses()) if peer and peer.ended else math.nan
 
 
 def winner(found: dict[tuple[str, str, str], Group]) -> Group | None:
     """Of ours with enough seeds and the peer's vocabulary, the one of the lowest mean loss."""
-    peer = found.get(("peer", "final", "tuned"))
+    peer = peer_at_length(found)
     ready = [
         group
         for group in found.values()
@@ -227,7 +233,7 @@ def _failures(ranked: list[Group]) -> str:
 
 def _race(found: dict[tuple[str, str, str], Group], target: float, examination: str) -> str:
     """The ratio for every pair of seeds; a peer's seed that never gets there counts with all its seconds, a lower bound."""
-    peer, best = found.get(("peer", "final", "tuned")), winner(found)
+    peer, best = peer_at_length(found), winner(found)
     if peer is None or best is None or math.isnan(target):
         return "Time to quality: not yet; it takes the peer's long runs and a variant of ours with 3 seeds."
     lowest = min(peer.losses(), default=math.nan)
@@ -265,7 +271,7 @@ def draw(found: dict[tuple[str, str, str], Group], target: float, speedrun: Spee
     axes = figure.subplots()
     best = winner(found)
     for group, color, label in (
-        (found.get(("peer", "final", "tuned")), "C1", "transformers, tuned"),
+        (peer_at_length(found), "C1", "transformers, tuned"),
         (best, "C0", f"foundation, {best.variant}" if best else ""),
     ):
         for number, result in enumerate(group.ended if group else []):

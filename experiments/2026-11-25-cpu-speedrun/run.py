@@ -8,6 +8,7 @@ import re
 import statistics
 import sys
 import time
+from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -48,7 +49,8 @@ def main(words: list[str] | None = None) -> int:
             show(speedrun, "" if chosen.what == "plan" else chosen.what, chosen.only, chosen.seeds)
         elif chosen.what == "peer":
             run_all(speedrun, wanted(speedrun.tuning(), chosen.only))
-            if any(re.search(chosen.only, name) for name in long_names(speedrun)):
+            if any(re.search(chosen.only, name) for name in long_runs(speedrun)):
+                run_all(speedrun, wanted(list(speedrun.at_length().values()), chosen.only))
                 run_all(speedrun, wanted(speedrun.finals(), chosen.only))
         else:
             run_all(speedrun, wanted(speedrun.variants(chosen.seeds), chosen.only))
@@ -62,9 +64,18 @@ def wanted(cells: list[Cell], only: str) -> list[Cell]:
     return [cell for cell in cells if re.search(only, cell.name)]
 
 
-def long_names(speedrun: Speedrun) -> list[str]:
-    """Names of the peer's long runs, which are known before its tuning is."""
-    return [f"peer/final/tuned-seed{seed}" for seed in range(speedrun.peer["final"]["seeds"])]
+def long_runs(speedrun: Speedrun) -> dict[str, Cell | None]:
+    """The peer's long runs by name; no cell as long as what came before does not say which recipe it has."""
+    final = speedrun.peer["final"]
+    known: list[Cell] = []
+    with suppress(UserError):
+        known = [*speedrun.at_length().values(), *speedrun.finals()]
+    unknown = ["tuned", *(f"tuned-{name}" for name in final.get("more", {}))]
+    names: dict[str, Cell | None] = {f"peer/final/{name}-seed0": None for name in unknown}
+    names |= {cell.name: cell for cell in known}
+    if len(names) == len(unknown):
+        names |= {f"peer/final/BEST-seed{seed}": None for seed in range(1, final["seeds"])}
+    return names
 
 
 def show(speedrun: Speedrun, side: str, only: str, seeds: int | None) -> None:
@@ -76,12 +87,11 @@ def show(speedrun: Speedrun, side: str, only: str, seeds: int | None) -> None:
         for cell in [*speedrun.tuning(), *speedrun.variants(seeds)]
     ]
     long_s = final["budget_s"] + _START_S + final["evaluations"] * _EVALUATION_S["peer"]
-    rows += [(name, None, long_s) for name in long_names(speedrun)]
+    rows += [(name, cell, long_s) for name, cell in long_runs(speedrun).items()]
     for name, cell, seconds in sorted(rows, key=lambda row: not row[0].startswith("peer/")):
         if not (name.startswith(side) and re.search(only, name)):
             continue
-        path = speedrun.results / "cells" / f"{name}.json"
-        found = (speedrun.result(cell) if cell else read_json(path)) if path.is_file() else None
+        found = speedrun.result(cell) if cell else None
         left += 0.0 if found else seconds
         minutes = (found["wall_seconds"] if found else seconds) / 60
         print(f"  {('failed' if found['failure'] else 'done') if found else '':6} {minutes:6.1f} min  {name}")
