@@ -18,7 +18,10 @@ class Padding(str, Enum):
 
 @dataclass(kw_only=True, slots=True)
 class PeerConfig:
-    """One way of using the peer. rows: of an optimizer step; 0: as many as ours. is_default: what its script does unasked."""
+    """One way of using the peer. rows: of an optimizer step; 0: as many as ours. is_default: what its script does unasked.
+
+    keeps_memory: freed memory stays with the process, as in our own runs (core/memory.py); no script of the peer's sees to it.
+    """
 
     name: str
     precision: Precision = Precision.fp32
@@ -26,6 +29,7 @@ class PeerConfig:
     rows: int = 0
     padding: Padding = Padding.maximum
     is_default: bool = False
+    keeps_memory: bool = False
 
 
 @dataclass(kw_only=True, slots=True)

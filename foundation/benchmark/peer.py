@@ -18,6 +18,7 @@ from torch import Tensor
 from foundation.benchmark.config import FinetuningCase, Padding, PeerConfig, PretrainingCase, SizeConfig
 from foundation.benchmark.contender import Contender, Done, Setup, Work
 from foundation.benchmark.text import MIN_POSITIONS, classified_rows, open_corpus, pretraining_examples
+from foundation.core.memory import keep_freed_memory
 from foundation.core.randomness import rng
 from foundation.data.batches import NO_PAIR
 from foundation.data.config import DataConfig
@@ -119,6 +120,8 @@ class PeerPretraining(Contender):
         """A model of random weights and its steps."""
         from transformers import BertForPreTraining
 
+        if self.peer.keeps_memory:
+            keep_freed_memory()
         corpus = open_corpus(self.data, self.case.size.vocab_size, setup.runs_dir)
         examples = pretraining_examples(self.case, corpus)
         steps = [step for example in examples for step in padded_steps(example, self.peer.rows, self.case.seq_len)]
@@ -139,6 +142,8 @@ class PeerFinetuning(Contender):
         """A model of random weights, and an epoch of padded batches."""
         from transformers import BertForSequenceClassification
 
+        if self.peer.keeps_memory:
+            keep_freed_memory()
         tokenizer = open_corpus(self.data, self.case.size.vocab_size, setup.runs_dir).tokenizer
         rows, labels = classified_rows(self.case, self.data, tokenizer)
         order = rng(0, "order").permutation(len(rows))

@@ -113,6 +113,21 @@ def test_all_fine_tuning_contenders_have_the_same_epoch(data: DataConfig, setup:
     assert amounts.pop() > EPOCH.texts * 3
 
 
+def test_the_peer_keeps_freed_memory_where_it_is_told_to(
+    data: DataConfig, setup: Setup, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("transformers")
+    from foundation.benchmark import peer
+
+    asked: list[str] = []
+    for keeps in (False, True):
+        how = PeerConfig(name=str(keeps), keeps_memory=keeps)
+        for kind, case in ((PeerPretraining, STEP), (PeerFinetuning, EPOCH)):
+            monkeypatch.setattr(peer, "keep_freed_memory", lambda made=f"{kind.__name__} {keeps}": asked.append(made))
+            kind(name="a", case=case, data=data, peer=how).build(setup)
+    assert asked == ["PeerPretraining True", "PeerFinetuning True"]
+
+
 def test_preparation_is_of_the_same_words(data: DataConfig, setup: Setup) -> None:
     case = PreparationCase(name="prepare", words=5000, vocab_size=VOCAB)
     n_words = len(source_file(case, data, setup.runs_dir).read_text().split())
