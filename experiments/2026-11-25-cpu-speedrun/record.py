@@ -139,7 +139,7 @@ def find_target(speedrun: Speedrun, found: dict[tuple[str, str, str], Group]) ->
     if speedrun.rules.target is not None:
         return speedrun.rules.target
     peer = peer_at_length(found)
-    return statistics.fmean(peer.losses()) if peer and peer.ended else math.nan
+    return statistics.fmean(peer.losses()) if peer else math.nan
 
 
 def winner(found: dict[tuple[str, str, str], Group]) -> Group | None:
