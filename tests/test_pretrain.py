@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -336,14 +337,19 @@ def test_every_recipe_steps_once_at_toy_size(runs: Path, recipe: str, capsys: py
 
 
 @pytest.mark.parametrize("modifier", sorted(path.stem for path in (conf_folder() / "debug").glob("*.yaml")))
-def test_every_debug_modifier_runs(runs: Path, modifier: str) -> None:
+def test_every_debug_modifier_runs(runs: Path, modifier: str, capsys: pytest.CaptureFixture[str]) -> None:
     changes = {"overfit": ["steps=60", "optim.lr=1e-2"], "profile": [], "one_step": []}[modifier]
     words = [word for word in TOY if not word.startswith(("steps", "name", "tokens", "budget", "batches.rows"))]
     cfg = composed("+exp=smoke", f"+debug={modifier}", *words, *changes, f"runs_dir={runs}")
     pretrain(cfg, to_plain(cfg))
     path = runs / f"debug_{modifier}"
     if modifier == "profile":
-        assert "aten::" in (path / "profile" / "operators.txt").read_text()
+        operators = (path / "profile" / "operators.txt").read_text()
+        assert "aten::" in operators
+        shares = dict(re.findall(r"^  (\S.*?) +[\d.,]+ ms +([\d.]+)%$", operators, re.MULTILINE))
+        assert {"matrix products", "optimizer and clipping", "norms, activations, rotation", "loss"} < shares.keys()
+        assert sum(map(float, shares.values())) == pytest.approx(100, abs=1)
+        assert "a step takes" in capsys.readouterr().out
         assert (path / "profile" / "trace.json").stat().st_size > 1000
     if modifier == "overfit":
         found = [line["train/loss"] for line in read_metrics(path / "metrics.jsonl") if "train/loss" in line]

@@ -121,7 +121,7 @@ class Session:
             self._say_what_is_run()
             with (
                 StopRequest() as self.stop,
-                Profile(self.run.path / "profile", cfg.trainer.profile_steps) as self.profile,
+                Profile(self.run.path / "profile", cfg.trainer.profile_steps, self.logger.say) as self.profile,
             ):
                 train(
                     self.state,
