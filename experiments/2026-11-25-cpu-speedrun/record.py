@@ -19,7 +19,7 @@ Result = dict[str, Any]
 _ERRORS, _SEEDS = 2.0, 3
 _COLUMNS = [
     "side", "stage", "variant", "over", "seeds", "failed", "loss", "sd", "other_loss", "nats_per_byte", "gain", "gain_se",
-    "verdict", "to_target_s", "trained_s", "steps", "tokens_per_s",
+    "verdict", "to_target_s", "trained_s", "steps", "tokens_per_s", "cpu",
 ]  # fmt: skip
 
 
@@ -69,6 +69,12 @@ class Group:
             for loss, result in zip(self.losses(), self.ended, strict=True)
         ]
 
+    def cpus(self) -> list[str]:
+        """Processors that it was run on: seconds of one are not those of another."""
+        return sorted(
+            {result["machine"]["cpu"].replace("(R)", "").removesuffix(" Processor") for result in self.results}
+        )
+
     def tokenizers(self) -> set[str]:
         """Fingerprints."""
         return {result["tokenizer"] for result in self.results}
@@ -97,6 +103,8 @@ def gain(group: Group, parent: Group | None) -> tuple[float, float, str]:
         return math.nan, math.nan, "failed"
     if parent is None or not parent.ended:
         return math.nan, math.nan, "start" if group.over is None else "parent not run"
+    if group.results[0]["settings"]["overrides"] == parent.results[0]["settings"]["overrides"]:
+        return math.nan, math.nan, "the same again"
     one_vocabulary = group.tokenizers() == parent.tokenizers()
     new, old = ((g.losses() if one_vocabulary else g.per_byte()) for g in (group, parent))
     gained = statistics.fmean(old) - statistics.fmean(new)
@@ -125,6 +133,7 @@ def row(group: Group, parent: Group | None, target: float) -> dict[str, Any]:
         "to_target_s": mean([seconds_to(comparable, result["curve"], group.examination) for result in ended]),
         "trained_s": mean([point["seconds"] for point in last]), "steps": mean([point["step"] for point in last]),
         "tokens_per_s": mean([point["tokens"] / point["seconds"] for point in last]),
+        "cpu": ", ".join(group.cpus()),
     }  # fmt: skip
 
 
@@ -206,6 +215,7 @@ def _table(rows: list[dict[str, Any]]) -> str:
         "s to target",
         "s",
         "tokens/s",
+        "processor",
     ]
     lines = ["| " + " | ".join(names) + " |", "|" + "---|" * len(names)]
     for line in rows:
@@ -216,6 +226,7 @@ def _table(rows: list[dict[str, Any]]) -> str:
             "" if math.isnan(line["loss"]) else f"{line['loss']:.4f}{spread}", _short(line["other_loss"], 5),
             _short(line["nats_per_byte"], 4), "" if math.isnan(line["gain"]) else f"{line['gain']:+.4f}{error}", line["verdict"],
             _short(line["to_target_s"], 4), _short(line["trained_s"], 4), _short(line["tokens_per_s"], 5),
+            line["cpu"],
         ]  # fmt: skip
         lines.append("| " + " | ".join(str(cell) for cell in cells) + " |")
     return "\n".join(lines)

@@ -18,7 +18,7 @@ _KINDS = {
     "loss": r"_CrossEntropy|log_softmax|nll_loss|cross_entropy|logsumexp",
     "attention, without its products": r"_Attention|attention|softmax",
     "norms, activations, rotation": r"_Norm|_GELU|_GeGLU|_Rotate|layer_norm|gelu",
-    "dropout": r"dropout|bernoulli",
+    "dropout": r"dropout|bernoulli|aten::random_",
     "embeddings and picked rows": r"embedding|index|gather|scatter|take",
     OPTIMIZER: r"_foreach|_fused|clip_grad|linalg_vector_norm",
     "copies and casts": r"aten::(copy_|_to_copy|to|contiguous|clone|cat|stack|fill_|zero_|zeros.*|empty.*|new_.*|resize_|pad)$",
