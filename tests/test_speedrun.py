@@ -176,18 +176,25 @@ def test_seconds_to_the_target_lie_on_the_line_between_two_examinations() -> Non
     assert math.isnan(record.seconds_to(math.nan, curve, "pairs"))
 
 
+def a_group(name: str, losses: tuple[float, ...], overrides: list[str]) -> record.Group:
+    results = [
+        {"failure": "", "seed": i, "tokenizer": "t", "curve": [{"pairs": loss}], "settings": {"overrides": overrides}}
+        for i, loss in enumerate(losses)
+    ]
+    return record.Group("ours", "run", name, None if name == "a" else "a", results, "pairs")
+
+
 @pytest.mark.parametrize(("losses", "verdict"), [((4.0, 4.1, 4.2), "kept"), ((4.8, 4.9, 5.0), "not kept")])
 def test_a_change_is_kept_when_it_pays_more_than_two_standard_errors(losses: tuple[float, ...], verdict: str) -> None:
-    def group(name: str, of: tuple[float, ...]) -> record.Group:
-        results = [
-            {"failure": "", "seed": i, "tokenizer": "t", "curve": [{"pairs": loss}]} for i, loss in enumerate(of)
-        ]
-        return record.Group("ours", "run", name, None if name == "a" else "a", results, "pairs")
-
-    gained, error, said = record.gain(group("b", losses), group("a", (4.9, 5.0, 5.1)))
+    gained, error, said = record.gain(a_group("b", losses, ["seed=1"]), a_group("a", (4.9, 5.0, 5.1), []))
     assert said == verdict
     assert gained == pytest.approx(5.0 - sum(losses) / 3)
     assert error == pytest.approx(math.sqrt(0.01 / 3 * 2))
+
+
+def test_a_recipe_that_is_run_again_elsewhere_is_no_change_of_itself() -> None:
+    gained, _, said = record.gain(a_group("b", (4.0, 4.1, 4.2), ["seed=1"]), a_group("a", (4.9, 5.0, 5.1), ["seed=1"]))
+    assert said == "the same again" and math.isnan(gained)
 
 
 def test_another_choice_of_a_group_takes_what_was_said_inside_it_along() -> None:
