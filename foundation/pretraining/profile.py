@@ -32,7 +32,7 @@ class Profile(AbstractContextManager["Profile"]):
     say: is told where the time went, by kind of work; the same stands at the head of operators.txt.
     """
 
-    def __init__(self, folder: Path, steps: int, say: Callable[[str], None] = print) -> None:
+    def __init__(self, folder: Path, steps: int, say: Callable[[str], None]) -> None:
         self.folder, self.steps, self.say, self._profiler = folder, steps, say, None
         if steps:
             plan = torch.profiler.schedule(wait=0, warmup=_WARM_UP_STEPS, active=steps, repeat=1)
