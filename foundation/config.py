@@ -7,7 +7,6 @@ import dataclasses
 import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -20,76 +19,15 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from foundation.core.config import LoggerConfig
 from foundation.core.errors import UserError
 from foundation.core.schema import free_dicts, settings_of, unknown_setting, wrong_value
-from foundation.data.config import BatchesConfig, DataConfig, TokenizerConfig
 from foundation.evaluation.config import HeldOutConfig, MinimalPairsConfig
-from foundation.model.config import ModelConfig
 from foundation.model.sharing import config as sharing
-from foundation.objective.config import ObjectiveConfig, SentenceTask
 from foundation.task.study_config import SuiteConfig
-from foundation.train.config import AdamWConfig, MuonConfig, OptimConfig, ScheduleConfig, TrainerConfig
-from foundation.train.duration import Duration
+from foundation.train.config import AdamWConfig, MuonConfig
+from foundation.train.pretrain_config import PretrainConfig
 
 T = TypeVar("T")
-
-# Settings that a resumed run may change: they say where and how fast, not what.
-SPEED_ONLY = frozenset({"trainer", "logger", "resume", "runs_dir"})
-
-
-@dataclass(kw_only=True, slots=True)
-class PretrainConfig:
-    """Everything about a pretraining run. resume: false; true; auto (go on with the run if there is one, else start it)."""
-
-    name: str
-    seed: int = 0
-    runs_dir: str = "runs"
-    resume: str = "false"
-    steps: int | None = None
-    tokens: float | None = None
-    budget: str | None = None
-    data: DataConfig
-    tokenizer: TokenizerConfig
-    model: ModelConfig
-    objective: ObjectiveConfig
-    batches: BatchesConfig
-    optim: OptimConfig
-    schedule: ScheduleConfig
-    trainer: TrainerConfig
-    logger: LoggerConfig
-
-    @property
-    def duration(self) -> Duration:
-        """How long."""
-        return Duration(steps=self.steps, tokens=self.tokens, budget=self.budget)
-
-    def check(self) -> None:
-        """Raise UserError with all problems that can be seen before any work is done."""
-        problems = []
-        for part in (self.duration, self.model, self.objective, self.batches):
-            try:
-                part.check()
-            except UserError as error:
-                problems.append(str(error))
-        if self.batches.seq_len > self.model.max_seq_len:
-            problems.append(
-                f"batches.seq_len={self.batches.seq_len} is beyond the model's positions (model.max_seq_len="
-                f"{self.model.max_seq_len}): lower the one or raise the other"
-            )
-        if self.model.vocab_size != self.tokenizer.vocab_size:
-            problems.append(
-                f"model.vocab_size={self.model.vocab_size} is not tokenizer.vocab_size={self.tokenizer.vocab_size}"
-            )
-        if self.objective.sentence_task is not SentenceTask.none and self.batches.rows_per_step < 4:
-            problems.append(
-                f"a sentence task needs batches.rows_per_step of at least 4, not {self.batches.rows_per_step}"
-            )
-        if self.resume.lower() not in ("true", "false", "auto"):
-            problems.append(f"resume={self.resume} must be true, false or auto")
-        if problems:
-            raise UserError("; ".join(problems))
-
 
 # What a group's YAML may be when its setting has several kinds: the name that the YAML's defaults give, and the dataclass.
 _KINDS: dict[str, dict[str, type]] = {
@@ -152,6 +90,7 @@ def run_entry(schema: type[T], config_name: str, body: Callable[[T, dict[str, An
 
     try:
         check_command_line(sys.argv[1:], schema)
+        check_choices(sys.argv[1:], schema, config_name)
     except UserError as error:
         sys.exit(f"error: {error}")
     sys.argv[1:] = [_open_dicts(word, schema) for word in sys.argv[1:]]
@@ -240,8 +179,7 @@ def check_command_line(words: Iterable[str], schema: type) -> None:
     for name, hint in settings_of(schema):
         types.setdefault(name, []).append(hint)
     groups = {path.name for path in conf_folder().iterdir() if path.is_dir()}
-    # Of a folder of the user's own we know no YAMLs.
-    ours_only = not any(re.match("-cd|--config-dir|hydra.searchpath", word) for word in words)
+    ours_only = not _has_own_folder(words)
     for override in overrides:
         key = str(override.key_or_group)
         group = key.split("@")[0].split("/")[0]
@@ -258,6 +196,63 @@ def check_command_line(words: Iterable[str], schema: type) -> None:
             _refuse_wrong_value(override, types[key], is_sweep=not {"-m", "--multirun"}.isdisjoint(words))
         elif key.split(".")[0] != "hydra" and not any(key.startswith(f"{name}.") for name in free_dicts(schema)):
             raise UserError(unknown_setting(key, schema))
+
+
+def check_choices(words: Iterable[str], schema: type, config_name: str) -> None:
+    """Refuse a setting that a group has with another of its YAMLs only: which of them a recipe takes, composing says.
+
+    Raises:
+        UserError: as `optim.muon_lr=0.01` where the optimizer is AdamW.
+    """
+    words = list(words)
+    if not {"-m", "--multirun"}.isdisjoint(words) or _has_own_folder(words):
+        return  # several choices, or YAMLs that are not ours
+    overrides = OverridesParser.create().parse_overrides(_settings_among(words))
+    doubtful = {key: _choices_with(key, schema) for key in (str(word.key_or_group) for word in overrides)}
+    doubtful = {key: having for key, having in doubtful.items() if having}
+    if not doubtful:
+        return
+    choices = [str(word.input_line) for word in overrides if "." not in str(word.key_or_group)]
+    with hydra.initialize_config_dir(str(conf_folder().resolve()), version_base="1.3"):
+        try:
+            cfg = hydra.compose(config_name, choices, return_hydra_config=True)
+        except HydraException:
+            return  # the same mistake is met, and told, when everything is composed
+    for key, having in doubtful.items():
+        group = key.split(".")[0]
+        if (chosen := cfg.hydra.runtime.choices.get(group)) not in having:
+            raise UserError(
+                f"{key} is a setting of {group}={' | '.join(having)}, and here {group} is {chosen}: "
+                f"add {group}={having[0]}, or leave it out"
+            )
+
+
+def _choices_with(key: str, schema: type) -> list[str]:
+    """The YAMLs of a setting's group that have it; none where all do, or where its group has one kind only."""
+    group, _, rest = key.partition(".")
+    if group not in _KINDS or not rest or group not in (rooms := dict(settings_of(schema))):
+        return []
+    having = [
+        choice
+        for choice in _choices(group)
+        if any(name == rest for name, _ in settings_of(_kind_of(group, choice) or rooms[group]))
+    ]
+    return having if len(having) < len(_choices(group)) else []
+
+
+def _kind_of(group: str, choice: str) -> type | None:
+    """The dataclass that a YAML's defaults name, themselves or by another YAML; None: that of the entry point's schema."""
+    yaml = OmegaConf.load(conf_folder() / group / f"{choice}.yaml")
+    assert isinstance(yaml, DictConfig)
+    for default in map(str, yaml.get("defaults", [])):
+        if kind := _KINDS[group].get(default) or (_kind_of(group, default) if default in _choices(group) else None):
+            return kind
+    return None
+
+
+def _has_own_folder(words: Iterable[str]) -> bool:
+    """Whether YAMLs come from a folder of the user's, of which we know none."""
+    return any(re.match("-cd|--config-dir|hydra.searchpath", word) for word in words)
 
 
 # Hydra's flags that are followed by a value.

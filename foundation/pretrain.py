@@ -2,7 +2,8 @@
 
 from typing import Any
 
-from foundation.config import PretrainConfig, run_entry
+from foundation.config import run_entry
+from foundation.train.pretrain_config import PretrainConfig
 
 
 def _body(cfg: PretrainConfig, settings: dict[str, Any]) -> None:

@@ -7,9 +7,11 @@ from pathlib import Path
 import pytest
 from hydra import compose, initialize_config_dir
 
-from foundation.config import PretrainConfig, check_command_line, conf_folder, register, to_dataclass
+from foundation.config import check_choices, check_command_line, conf_folder, register, to_dataclass
 from foundation.core.errors import UserError
+from foundation.evaluation.config import EvaluateConfig
 from foundation.task.study_config import FinetuneConfig
+from foundation.train.pretrain_config import PretrainConfig
 
 RECIPES = sorted(path.stem for path in (conf_folder() / "exp").glob("*.yaml"))
 
@@ -129,6 +131,67 @@ def test_what_a_setting_cannot_take_is_answered_with_what_it_can(word: str, answ
 )
 def test_what_a_setting_can_take_passes(words: list[str]) -> None:
     check_command_line(words, PretrainConfig)
+
+
+SCHEMAS = {"pretrain": PretrainConfig, "finetune": FinetuneConfig, "evaluate": EvaluateConfig}
+
+
+@pytest.mark.parametrize(
+    ("entry", "words", "answer"),
+    [
+        (
+            "pretrain",
+            ["+exp=small", "optim.muon_lr=0.01"],
+            r"optim\.muon_lr is .* optim=muon \| muon_finetune, and here optim is adamw",
+        ),
+        ("pretrain", ["+exp=small", "+optim.muon_lr=0.01"], "add optim=muon, or leave it out$"),
+        (
+            "pretrain",
+            ["optim.lr=1e-3", "+exp=small_general"],
+            r"optim=adamw \| adamw_finetune, and here optim is muon: add optim=adamw,",
+        ),
+        (
+            "finetune",
+            ["task=sst2", "task.tasks=[rte]"],
+            r"task\.tasks is a setting of task=glue \| six \| suite, and here task is sst2",
+        ),
+        ("finetune", ["task=sst2", "sharing=probe", "sharing.rank=4"], "and here sharing is probe"),
+        ("evaluate", ["evaluation.max_pairs=3"], r"evaluation=blimp \| minimal_pairs, and here evaluation is held_out"),
+        (
+            "finetune",
+            ["task=sst2", "sharing.rank=4"],
+            "a setting of sharing=lora, and here sharing is full: add sharing=lora",
+        ),
+    ],
+)
+def test_a_setting_of_another_choice_of_its_group_is_answered_with_that_choice(
+    entry: str, words: list[str], answer: str
+) -> None:
+    schema = SCHEMAS[entry]
+    register(schema, entry)
+    check_command_line(words, schema)
+    with pytest.raises(UserError, match=answer) as refusal:
+        check_choices(words, schema, entry)
+    assert "\n" not in str(refusal.value)
+
+
+@pytest.mark.parametrize(
+    ("entry", "words"),
+    [
+        ("pretrain", ["+exp=small", "optim=muon", "optim.muon_lr=0.01", "optim.clip_norm=1"]),
+        ("pretrain", ["+exp=small_general", "optim.muon_lr=0.01", "optim.adamw.lr=0.01"]),
+        ("pretrain", ["--multirun", "optim=adamw,muon", "optim.muon_lr=0.01"]),
+        ("pretrain", ["--config-dir=mine", "optim=mine", "optim.muon_lr=0.01"]),
+        ("finetune", ["task=six", "task.tasks=[rte]"]),
+        ("finetune", ["task=sst2", "sharing=lora", "sharing.rank=4"]),
+        ("evaluate", ["evaluation=blimp", "evaluation.max_pairs=10"]),
+        ("pretrain", ["+optim=muon", "optim.lr=0.01"]),  # composing says what is wrong with the first word
+    ],
+)
+def test_settings_of_the_choice_that_is_made_pass(entry: str, words: list[str]) -> None:
+    schema = SCHEMAS[entry]
+    register(schema, entry)
+    check_choices(words, schema, entry)
 
 
 def test_every_value_of_a_task_and_a_suite_passes() -> None:

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from foundation.benchmark.config import SizeConfig
 from foundation.benchmark.peer import PaddedStep, bert_settings, padded_steps
-from foundation.config import PretrainConfig, check_command_line, conf_folder, register, to_dataclass
+from foundation.config import check_command_line, conf_folder, register, to_dataclass
 from foundation.core.errors import UserError
 from foundation.core.randomness import RowRng, torch_seed
 from foundation.data.batches import Pairs, PretrainingBatches
@@ -30,6 +30,7 @@ from foundation.pretraining.build import make_batches, make_objective, make_stat
 from foundation.train.config import Precision
 from foundation.train.held_out import EVAL_SEED
 from foundation.train.loop import StepReport, TrainState, autocast, train, train_step
+from foundation.train.pretrain_config import PretrainConfig
 
 _CPU = torch.device("cpu")
 _EXAMINED_AT_ONCE = 32

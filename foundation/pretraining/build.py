@@ -5,7 +5,6 @@ from pathlib import Path
 
 import torch
 
-from foundation.config import PretrainConfig
 from foundation.core import distributed
 from foundation.core.errors import UserError
 from foundation.core.randomness import RowRng, torch_seed
@@ -20,6 +19,7 @@ from foundation.train.duration import seconds_per_step
 from foundation.train.held_out import HeldOut
 from foundation.train.loop import TrainState, train_step
 from foundation.train.optim import Updater
+from foundation.train.pretrain_config import PretrainConfig
 
 
 def make_corpus(cfg: PretrainConfig) -> Corpus:

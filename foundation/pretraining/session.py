@@ -8,7 +8,6 @@ from typing import Any
 
 import torch
 
-from foundation.config import SPEED_ONLY, PretrainConfig
 from foundation.core import distributed
 from foundation.core.device import StopRequest, choose_device
 from foundation.core.files import fingerprint
@@ -31,6 +30,7 @@ from foundation.pretraining.profile import Profile
 from foundation.train.checkpoint import Checkpoints, load_into
 from foundation.train.config import Precision
 from foundation.train.loop import StepReport, TrainState, train
+from foundation.train.pretrain_config import SPEED_ONLY, PretrainConfig
 
 
 def pretrain(cfg: PretrainConfig, settings: dict[str, Any]) -> None:

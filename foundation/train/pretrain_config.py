@@ -1,0 +1,67 @@
+"""Everything about a pretraining run, and what the rooms' settings have to do with one another."""
+
+from dataclasses import dataclass
+
+from foundation.core.config import LoggerConfig
+from foundation.core.errors import UserError
+from foundation.data.config import BatchesConfig, DataConfig, TokenizerConfig
+from foundation.model.config import ModelConfig
+from foundation.objective.config import ObjectiveConfig, SentenceTask
+from foundation.train.config import OptimConfig, ScheduleConfig, TrainerConfig
+from foundation.train.duration import Duration
+
+# Settings that a resumed run may change: they say where and how fast, not what.
+SPEED_ONLY = frozenset({"trainer", "logger", "resume", "runs_dir"})
+
+
+@dataclass(kw_only=True, slots=True)
+class PretrainConfig:
+    """Everything about a pretraining run. resume: false; true; auto (go on with the run if there is one, else start it)."""
+
+    name: str
+    seed: int = 0
+    runs_dir: str = "runs"
+    resume: str = "false"
+    steps: int | None = None
+    tokens: float | None = None
+    budget: str | None = None
+    data: DataConfig
+    tokenizer: TokenizerConfig
+    model: ModelConfig
+    objective: ObjectiveConfig
+    batches: BatchesConfig
+    optim: OptimConfig
+    schedule: ScheduleConfig
+    trainer: TrainerConfig
+    logger: LoggerConfig
+
+    @property
+    def duration(self) -> Duration:
+        """How long."""
+        return Duration(steps=self.steps, tokens=self.tokens, budget=self.budget)
+
+    def check(self) -> None:
+        """Raise UserError with all problems that can be seen before any work is done."""
+        problems = []
+        for part in (self.duration, self.model, self.objective, self.batches):
+            try:
+                part.check()
+            except UserError as error:
+                problems.append(str(error))
+        if self.batches.seq_len > self.model.max_seq_len:
+            problems.append(
+                f"batches.seq_len={self.batches.seq_len} is beyond the model's positions (model.max_seq_len="
+                f"{self.model.max_seq_len}): lower the one or raise the other"
+            )
+        if self.model.vocab_size != self.tokenizer.vocab_size:
+            problems.append(
+                f"model.vocab_size={self.model.vocab_size} is not tokenizer.vocab_size={self.tokenizer.vocab_size}"
+            )
+        if self.objective.sentence_task is not SentenceTask.none and self.batches.rows_per_step < 4:
+            problems.append(
+                f"a sentence task needs batches.rows_per_step of at least 4, not {self.batches.rows_per_step}"
+            )
+        if self.resume.lower() not in ("true", "false", "auto"):
+            problems.append(f"resume={self.resume} must be true, false or auto")
+        if problems:
+            raise UserError("; ".join(problems))
