@@ -12,6 +12,7 @@ import torch
 from safetensors.torch import load_file
 
 from foundation.core import distributed
+from foundation.core.device import device_of
 from foundation.core.errors import UserError
 from foundation.core.plain import to_plain
 from foundation.task.config import TaskConfig
@@ -100,6 +101,14 @@ def test_a_stop_ends_both_processes_and_the_command_goes_on(tmp_path: Path) -> N
     with pytest.raises(UserError, match=r"stopped in .*toy/small/full/seed-[01].*the same command goes on from there"):
         finetune(cfg, to_plain(cfg))
     assert not list(arm.glob("seed-*/scores.json"))
+
+
+def test_gpus_are_taken_in_turn() -> None:
+    """No GPU is here: what is handed over is looked at, not what runs there."""
+    gpu, cpu = torch.device("cuda", 0), torch.device("cpu")
+    assert [device_of(gpu, process, 2).index for process in range(5)] == [0, 1, 0, 1, 0]
+    assert [device_of(gpu, process, 1).index for process in range(2)] == [0, 0]
+    assert device_of(cpu, 3, 2) == device_of(cpu, 3, 0) == cpu
 
 
 def test_ranks_have_no_jobs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

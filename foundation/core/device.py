@@ -24,6 +24,11 @@ def choose_device(wanted: str) -> torch.device:
     return torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
 
 
+def device_of(device: torch.device, process: int, n_gpus: int) -> torch.device:
+    """Where the process-th of several on one machine computes, from 0: the GPUs in turn, if it is to be a GPU."""
+    return torch.device("cuda", process % n_gpus) if device.type == "cuda" and n_gpus else device
+
+
 class StopRequest(AbstractContextManager["StopRequest"]):
     """Inside the block, Ctrl-C and SIGTERM only leave a note, so that the step can be finished; a second Ctrl-C stops at once."""
 

@@ -17,13 +17,12 @@ _PIPELINES = {
     "ForQuestionAnswering": "question-answering",
     "ForMultipleChoice": "multiple-choice",
 }
-# What the tokenizer is given, and how what it gives goes into the model; of other classes a text, as it comes.
+# By kind of task: what the tokenizer is given, and how what it gives goes into the model.
+_OF_CHOICES = "**{name: ids[None] for name, ids in rows.items()}"
 _ASKED = {
-    "ForQuestionAnswering": ('"A question?", "A text that may answer it."', "**rows"),
-    "ForMultipleChoice": (
-        '["A question?"] * 2, ["One choice.", "Another."], padding=True',
-        "**{name: ids[None] for name, ids in rows.items()}",
-    ),
+    "question_answering": ('"A question?", "A text that may answer it."', "**rows"),
+    "multiple_choice": ('["A question?"] * 2, ["One choice.", "Another."], padding=True', _OF_CHOICES),
+    "retrieval": ('["A text."] * 2, ["One candidate.", "Another."], padding=True', _OF_CHOICES),
 }
 # Kinds of task whose outputs have names.
 _NAMED = ("classification", "multilabel", "tagging")
@@ -40,7 +39,7 @@ def model_card(final: Path, stock: Stock, max_tokens: int, difference: float) ->
         f"# {info.get('name', final.parent.name)}",
         f"A `{stock.architecture}` of transformers, exported by Foundation from the model `{info['fingerprint']}`.",
         *_head(info),
-        _use(kind),
+        _use(kind, info.get("task", {})),
         "## Where it comes from",
         lineage.mermaid(),
     ]
@@ -71,9 +70,11 @@ def _head(info: dict[str, Any]) -> list[str]:
     return [f"{told}."]
 
 
-def _use(kind: str) -> str:
+def _use(kind: str, task: dict[str, Any]) -> str:
+    """How transformers is asked; task: that of the head, if there is one."""
     auto = f"AutoModel{'' if kind == 'Model' else kind}"
-    texts, inputs = _ASKED.get(kind, ('"A text."', "**rows"))
+    text = '"One text.", "The other."' if task.get("text_pair") else '"A text."'
+    texts, inputs = _ASKED.get(task.get("kind", ""), (text, "**rows"))
     return f"""```python
 from transformers import AutoTokenizer, {auto}
 

@@ -102,7 +102,7 @@ class FinetuneConfig:
     scratch_lr: rate of random weights in place of optim.lr, so that both arms can be given the one that suits them.
     keep_models: false keeps scores and predictions only.
     jobs: so many seeds, of whichever arm and task, at a time, in processes of trainer.threads threads each (0: the cores
-    divided among them). Seeds trained together by sharing=multitask run one after the other.
+    divided among them), which take the GPUs in turn. Seeds trained together by sharing=multitask run one after the other.
     """
 
     foundation: str = "small"

@@ -10,7 +10,7 @@ from types import TracebackType
 
 import torch
 
-from foundation.core.device import StopRequest
+from foundation.core.device import StopRequest, device_of
 from foundation.core.errors import UserError
 from foundation.core.memory import keep_freed_memory
 from foundation.task.cell import Arm, run_cell, stopped
@@ -61,7 +61,7 @@ def work_off(works: list[Work], jobs: int, threads: int) -> None:
     waiting = deque(sorted(works, key=lambda work: work.size, reverse=True))
     with StopRequest() as stop, ExitStack() as stack:
         each = threads or max(1, torch.get_num_threads() // jobs)
-        idle = [stack.enter_context(_Worker(each)) for _ in range(jobs)]
+        idle = [stack.enter_context(_Worker(number, each)) for number in range(jobs)]
         busy: dict[Connection, _Worker] = {}
         while waiting or busy:
             while waiting and idle:
@@ -80,11 +80,12 @@ def work_off(works: list[Work], jobs: int, threads: int) -> None:
 class _Worker(AbstractContextManager["_Worker"]):
     """A process that does one piece of work after another. at: the name of the one it is at."""
 
-    def __init__(self, threads: int) -> None:
+    def __init__(self, number: int, threads: int) -> None:
         # spawn: a fork would inherit torch's threads and locks in an unknown state.
         context = multiprocessing.get_context("spawn")
         self.pipe, theirs = context.Pipe()
         self.at = ""
+        self._number = number
         self._process = context.Process(target=_serve, args=(theirs, threads), daemon=True)
         self._process.start()
         theirs.close()
@@ -95,7 +96,8 @@ class _Worker(AbstractContextManager["_Worker"]):
         cfg = work.arm.cfg
         # The bars of several processes would overwrite one another.
         quiet = replace(cfg, logger=replace(cfg.logger, bar=False))
-        self.pipe.send(replace(work, arm=replace(work.arm, cfg=quiet)))
+        device = device_of(work.arm.device, self._number, torch.cuda.device_count())
+        self.pipe.send(replace(work, arm=replace(work.arm, cfg=quiet, device=device)))
 
     def end(self) -> None:
         """Take what it says at the end. Raises UserError where the work failed."""
@@ -132,6 +134,8 @@ def _serve(pipe: Connection, threads: int) -> None:
     with suppress(EOFError, BrokenPipeError):
         while True:
             work: Work = pipe.recv()
+            if work.arm.device.type == "cuda":
+                torch.cuda.set_device(work.arm.device)  # what is counted, as memory, is the current device's
             try:
                 work.do()
             except UserError as error:

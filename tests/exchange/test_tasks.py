@@ -257,22 +257,28 @@ def test_the_encoder_comes_back_bit_for_bit_as_a_foundation(tmp_path: Path, fami
     assert heads <= {"pair.pool.weight", "pair.pool.bias"}
 
 
+# Kind -> pipeline, what the card tells of the head, what its example asks about.
 CARDS = {
-    TaskKind.multilabel: ("text-classification", "multilabel, with the labels `calm`, `glad`, `sad`."),
-    TaskKind.tagging: ("token-classification", "tagging, with the labels `B-LOC`, `I-LOC`, `O`."),
-    TaskKind.question_answering: ("question-answering", "question answering."),
-    TaskKind.multiple_choice: ("multiple-choice", "multiple choice."),
-    TaskKind.retrieval: ("multiple-choice", "retrieval."),
+    TaskKind.multilabel: ("text-classification", "multilabel, with the labels `calm`, `glad`, `sad`.", '"A text."'),
+    TaskKind.tagging: ("token-classification", "tagging, with the labels `B-LOC`, `I-LOC`, `O`.", '"A text."'),
+    TaskKind.question_answering: ("question-answering", "question answering.", '"A text that may answer it."'),
+    TaskKind.multiple_choice: ("multiple-choice", "multiple choice.", '["One choice.", "Another."]'),
+    TaskKind.retrieval: ("multiple-choice", "retrieval.", '["One candidate.", "Another."]'),
 }
+
+
+def test_the_example_of_a_task_of_pairs_gives_two_texts(tmp_path: Path) -> None:
+    run = lay_task(tmp_path / "run", BERT, kind=TaskKind.classification, labels=("no", "yes"), pairs=True)
+    assert 'tokenizer("One text.", "The other.", return_tensors="pt")' in (exported(run) / "README.md").read_text()
 
 
 @each_kind
 def test_the_card_names_the_head_and_its_example_runs(tmp_path: Path, kind: TaskKind) -> None:
     folder = exported(lay(tmp_path / "run", BERT, kind))
     card = (folder / "README.md").read_text()
-    pipeline, told = CARDS[kind]
+    pipeline, told, asked = CARDS[kind]
     assert f"pipeline_tag: {pipeline}" in card and f"A `Bert{KINDS[kind][0]}` of transformers" in card
-    assert f"Its head is that of the task `toy`: {told}" in card
+    assert f"Its head is that of the task `toy`: {told}" in card and asked in card
     names: dict[str, Any] = {"FOLDER": str(folder)}
     exec(card.split("```python")[1].split("```")[0], names)
     outputs = names["outputs"]
