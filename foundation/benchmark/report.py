@@ -9,9 +9,9 @@ from foundation.benchmark.contender import Player
 from foundation.core.plain import to_plain
 
 FORMULA = (
-    "operations a token = 6 × weights touched (layers: 4·D² + 2·D·F each; at asked tokens only: D² + D·V) + 12·L·D a layer for "
-    "attention, L = mean row length of a token; the same count for everyone, so work on padding or on positions that nobody asks "
-    "about is not credited"
+    "operations a token = 6 × weights touched (layers: 4·D² + 2·D·F each, of which in the last one D² + 2·D·F at asked and first "
+    "tokens only; the vocabulary: D² + D·V at asked tokens) + 12·L·D a layer for attention, L = mean row length of a token; the "
+    "same count for everyone, so work on padding or on positions that nobody asks about is not credited"
 )
 
 

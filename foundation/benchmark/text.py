@@ -84,19 +84,24 @@ class Filling:
 
     real_share: float
     targets_share: float
+    read_share: float
     attended_tokens: float
 
 
 def filling(examples: list[Example], seq_len: int) -> Filling:
-    """Shares of the cells of (rows, seq_len) that are tokens, of the tokens that are asked; and a token's mean row length."""
+    """Shares of the cells of (rows, seq_len) that are tokens, of the tokens that are asked, and of those that are asked or first
+    in their row; and a token's mean row length."""
     lengths = np.concatenate([example.lengths for example in examples]).astype(np.float64)
     n_targets = sum(len(example.targets) for example in examples)
-    return Filling(lengths.mean() / seq_len, n_targets / lengths.sum(), (lengths**2).sum() / lengths.sum())
+    n_tokens = lengths.sum()
+    read = (n_targets + len(lengths)) / n_tokens
+    return Filling(lengths.mean() / seq_len, n_targets / n_tokens, read, (lengths**2).sum() / n_tokens)
 
 
 def flops_of(size: SizeConfig, filled: Filling, seq_len: int) -> float:
     """Operations for one real token of a step, as model/flops.py counts them."""
-    return flops_per_token(bert_shape(size, seq_len), round(filled.attended_tokens), filled.targets_share)
+    length = round(filled.attended_tokens)
+    return flops_per_token(bert_shape(size, seq_len), length, filled.targets_share, filled.read_share)
 
 
 def cross_to(examples: list[Example], device: str) -> list[Example]:

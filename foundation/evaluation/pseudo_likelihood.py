@@ -92,8 +92,7 @@ def target_log_probabilities(subject: Subject, example: Example) -> Tensor:
     objective = subject.objective
     example = example.to(subject.device)
     with autocast(subject.device, subject.precision):
-        hidden_TD = objective.encoder(example.ids, example.segments, example.layout())
-        chosen_MD = hidden_TD.index_select(0, example.targets_at)
+        chosen_MD = objective.encoder(example.ids, example.segments, example.layout(), example.targets_at)
         logits_MV = objective.heads["mlm"](chosen_MD, objective.encoder.token_embedding.weight)
     wide = logits_MV if logits_MV.dtype is torch.float64 else logits_MV.float()
     return -F.cross_entropy(wide, example.targets, reduction="none")

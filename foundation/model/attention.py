@@ -1,6 +1,7 @@
 """Which tokens see which, and self-attention over sequences laid end to end without padding.
 
-Letters: T tokens of all sequences · R sequences (rows) · L longest sequence of a group · D width · N heads · H head width
+Letters: T tokens of all sequences · M some of them · R sequences (rows) · L longest sequence of a group · D width · N heads
+H head width
 """
 
 from collections.abc import Sequence
@@ -201,21 +202,26 @@ class Attention(nn.Module):
         self.prefix: nn.Parameter | None
         self.register_parameter("prefix", None)
 
-    def forward(self, hidden_TD: Tensor, layout: Layout, turn: Rotation | None) -> Tensor:
-        """(T, D) -> (T, D)."""
+    def forward(self, hidden_TD: Tensor, layout: Layout, turn: Rotation | None, at_M: Tensor | None = None) -> Tensor:
+        """(T, D) -> (T, D), or (M, D): of the tokens at these positions, which look at all of their row."""
         qkv_T3NH = self.qkv(hidden_TD).unflatten(-1, (3, self.heads, -1))
         dropout = self.dropout if self.training else 0.0
         if self.prefix is None and native.attention_applies_to(qkv_T3NH, layout):
-            return self.project(native.attend(qkv_T3NH, layout, self.window, dropout, turn))
+            return self.project(picked(native.attend(qkv_T3NH, layout, self.window, dropout, turn), at_M))
         if turn is not None:
             qk_T2NH = turn.of_queries_and_keys(qkv_T3NH[:, :2])
             qkv_T3NH = torch.cat([qk_T2NH, qkv_T3NH[:, 2:]], dim=1)
-        return self.project(attend(qkv_T3NH, layout, self.window, dropout, self.prefix))
+        return self.project(picked(attend(qkv_T3NH, layout, self.window, dropout, self.prefix), at_M))
 
     def project(self, mixed_TNH: Tensor) -> Tensor:
         """(T, N, H) -> (T, D)."""
         out_TD: Tensor = self.out(mixed_TNH.flatten(-2))
         return out_TD
+
+
+def picked(x: Tensor, at_M: Tensor | None) -> Tensor:
+    """(T, …) -> (M, …): what stands at these positions; None: everything."""
+    return x if at_M is None else x.index_select(0, at_M)
 
 
 def attend(qkv_T3NH: Tensor, layout: Layout, window: int, dropout: float, prefix_2PNH: Tensor | None = None) -> Tensor:

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from foundation.model.attention import Layout
+from foundation.model.attention import Layout, picked
 from foundation.model.encoder import Encoder
 
 # Rows beyond are computed again each time.
@@ -71,6 +71,6 @@ class RememberingEncoder(Encoder):
         self._memory.forget()
 
     @torch.no_grad()
-    def forward(self, ids_T: Tensor, segments_T: Tensor, layout: Layout) -> Tensor:
-        """As Encoder.forward."""
-        return self._memory.hidden(self.inner, ids_T, segments_T, layout)
+    def forward(self, ids_T: Tensor, segments_T: Tensor, layout: Layout, at_M: Tensor | None = None) -> Tensor:
+        """As Encoder.forward; rows are remembered whole."""
+        return picked(self._memory.hidden(self.inner, ids_T, segments_T, layout), at_M)

@@ -6,8 +6,16 @@ Letters: T tokens of all rows · D width
 import torch.nn.functional as F
 from torch import Tensor
 
-# Numbers of rows in a product over tokens are filled up to a multiple of this; attention.py says what it costs not to.
-TOKEN_MULTIPLE = 256
+# token_multiple() is that of so many tokens where there are fewer, and no greater than this.
+_LEAST_TOKENS, _GREATEST = 512, 256
+
+
+def token_multiple(n_tokens: int) -> int:
+    """What numbers of rows in a product over tokens are filled up to a multiple of; attention.py says what it costs not to.
+
+    An eighth of the power of two below: eight shapes from one power to the next, and little filler in a step of few tokens.
+    """
+    return min(1 << (max(n_tokens, _LEAST_TOKENS).bit_length() - 4), _GREATEST)
 
 
 def filled(hidden_TD: Tensor) -> Tensor:
@@ -17,4 +25,4 @@ def filled(hidden_TD: Tensor) -> Tensor:
     """
     if hidden_TD.device.type != "cpu":
         return hidden_TD
-    return F.pad(hidden_TD, (0, 0, 0, -len(hidden_TD) % TOKEN_MULTIPLE))
+    return F.pad(hidden_TD, (0, 0, 0, -len(hidden_TD) % token_multiple(len(hidden_TD))))

@@ -47,6 +47,12 @@ class Example:
         """T."""
         return len(self.ids)
 
+    @property
+    def first_tokens(self) -> Tensor:
+        """(R,) int64: where each row begins in T."""
+        lengths = torch.tensor(self.lengths, device=self.device)
+        return lengths.cumsum(0) - lengths
+
     def layout(self) -> Layout:
         """Bidirectional: every token sees its own row."""
         return Layout.of(self.lengths, self.device)

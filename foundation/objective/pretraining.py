@@ -44,6 +44,15 @@ class Scores:
         return Scores(*(getattr(self, name) + getattr(other, name) for name in self.__slots__))
 
 
+@dataclass(frozen=True, slots=True)
+class _States:
+    """What the encoder says: at the targets, filled up; at each row's first token; of all tokens, or none if nobody asks."""
+
+    at_targets_MD: Tensor
+    at_firsts_RD: Tensor
+    all_TD: Tensor
+
+
 class PretrainingObjective(Objective):
     """Loss in nats: mean over masked tokens + sentence_weight · mean over pairs + document_words.weight · mean over rows
     + detection.weight · mean over tokens in sight."""
@@ -115,36 +124,45 @@ class PretrainingObjective(Objective):
 
     def forward(self, example: Example, totals: Tensor) -> Tensor:
         """Shares of the step's means, (terms,), all but the first one weighted."""
-        hidden_TD = self.encoder(example.ids, example.segments, example.layout())
-        at, targets = self._targets(example)
-        embedding = self.encoder.token_embedding.weight
+        states = self._encode(example)
         head = self.heads["mlm"]
         assert isinstance(head, MaskedLMHead)
-        sums = [head.summed_loss(hidden_TD.index_select(0, at), embedding, targets)]
+        targets = self._targets(example)[1]
+        sums = [head.summed_loss(states.at_targets_MD, self.encoder.token_embedding.weight, targets)]
         if self.has_pairs:
-            sums.append(self.cfg.sentence_weight * summed_cross_entropy(*self._pairs(hidden_TD, example)))
+            sums.append(self.cfg.sentence_weight * summed_cross_entropy(*self._pairs(states, example)))
         if "words" in self.heads:
-            sums.append(self.cfg.document_words.weight * self._words_loss(hidden_TD, example))
+            sums.append(self.cfg.document_words.weight * self._words_loss(states.all_TD, example))
         if "detection" in self.heads:
-            sums.append(self.cfg.detection.weight * summed_cross_entropy(*self._detection(hidden_TD, example)))
+            sums.append(self.cfg.detection.weight * summed_cross_entropy(*self._detection(states.all_TD, example)))
         shares = torch.stack(sums)
         return shares / totals.clamp(min=1).to(shares.dtype)
+
+    def _encode(self, example: Example) -> _States:
+        """One pass. Where nobody asks about whole rows, the last layer is spared what nobody reads."""
+        at, firsts = self._targets(example)[0], example.first_tokens
+        inputs = example.ids, example.segments, example.layout()
+        if {"words", "detection"} & set(self.heads):
+            hidden_TD = self.encoder(*inputs)
+            return _States(hidden_TD.index_select(0, at), hidden_TD.index_select(0, firsts), hidden_TD)
+        wanted = torch.cat([at, firsts]) if self.has_pairs else at
+        hidden_MD = self.encoder(*inputs, wanted)
+        return _States(hidden_MD[: len(at)], hidden_MD[len(at) :], hidden_MD[:0])
 
     def _targets(self, example: Example) -> tuple[Tensor, Tensor]:
         """Positions and targets, each (M,); filled up with targets to ignore, so that M takes few values."""
         filler = -len(example.targets) % _TARGET_MULTIPLE
         return F.pad(example.targets_at, (0, filler)), F.pad(example.targets, (0, filler), value=IGNORED)
 
-    def _mlm(self, hidden_TD: Tensor, example: Example) -> tuple[Tensor, Tensor]:
+    def _mlm(self, states: _States, example: Example) -> tuple[Tensor, Tensor]:
         """Logits (M, V) and targets (M,)."""
-        at, targets = self._targets(example)
-        return self.heads["mlm"](hidden_TD.index_select(0, at), self.encoder.token_embedding.weight), targets
+        targets = self._targets(example)[1]
+        return self.heads["mlm"](states.at_targets_MD, self.encoder.token_embedding.weight), targets
 
-    def _pairs(self, hidden_TD: Tensor, example: Example) -> tuple[Tensor, Tensor]:
+    def _pairs(self, states: _States, example: Example) -> tuple[Tensor, Tensor]:
         """Logits (R, 2) and labels (R,); a row that is no pair is to be ignored."""
         assert example.labels is not None
-        lengths = torch.tensor(example.lengths, device=example.device)
-        logits = self.heads["pair"](hidden_TD.index_select(0, lengths.cumsum(0) - lengths))
+        logits = self.heads["pair"](states.at_firsts_RD)
         return logits, example.labels.masked_fill(~is_pair(example.labels), IGNORED)
 
     def _words_loss(self, hidden_TD: Tensor, example: Example) -> Tensor:
@@ -163,12 +181,12 @@ class PretrainingObjective(Objective):
     @torch.no_grad()
     def score(self, example: Example) -> Scores:
         """Loss sums and hits of some rows; the caller has chosen eval() and precision."""
-        hidden_TD = self.encoder(example.ids, example.segments, example.layout())
-        mlm = _sums(*self._mlm(hidden_TD, example))
-        pairs = _sums(*self._pairs(hidden_TD, example)) if self.has_pairs else (0.0, 0, 0)
+        states = self._encode(example)
+        mlm = _sums(*self._mlm(states, example))
+        pairs = _sums(*self._pairs(states, example)) if self.has_pairs else (0.0, 0, 0)
         if "words" not in self.heads:
             return Scores(*mlm, *pairs)
-        return Scores(*mlm, *pairs, float(self._words_loss(hidden_TD, example)), int(has_words(example).sum()))
+        return Scores(*mlm, *pairs, float(self._words_loss(states.all_TD, example)), int(has_words(example).sum()))
 
     @torch.no_grad()
     def score_detection(self, example: Example) -> Scores:

@@ -83,8 +83,9 @@ class Session:
         if self.checkpoints.steps():
             self._restore()
         self.tokens_before = self.tokens
+        seq_len, asked = cfg.batches.seq_len, cfg.objective
         self.flops_per_token = flops_per_token(
-            cfg.model, cfg.batches.seq_len, cfg.objective.predictions_per_token(cfg.batches.seq_len)
+            cfg.model, seq_len, asked.predictions_per_token(seq_len), asked.read_share(seq_len)
         )
 
     def _restore(self) -> None:

@@ -72,7 +72,10 @@ class TaskHead(Head):
 
     def forward(self, hidden_TD: Tensor, lengths: tuple[int, ...]) -> Tensor:
         """(T, D) -> (R, K)."""
-        pooled_RD = self.pool(hidden_TD, torch.tensor(lengths, device=hidden_TD.device))
+        return self.of_pooled(self.pool(hidden_TD, torch.tensor(lengths, device=hidden_TD.device)))
+
+    def of_pooled(self, pooled_RD: Tensor) -> Tensor:
+        """(R, D) -> (R, K)."""
         inner_RD = self.dense(self.dropout(pooled_RD))
         inner_RD = self.norm(F.gelu(inner_RD)) if self.is_pre_norm else inner_RD.tanh()
         logits: Tensor = self.out(self.dropout(inner_RD))
@@ -248,5 +251,8 @@ class TaskObjective(Objective):
 
     def logits(self, example: Example) -> Tensor:
         """(R, K), or (T, K) from a head that answers at every token."""
-        logits: Tensor = self.heads(self.encoder(example.ids, example.segments, example.layout()), example.lengths)
+        inputs = example.ids, example.segments, example.layout()
+        if isinstance(self.heads, TaskHead) and self.heads.pooling is Pooling.cls:
+            return self.heads.of_pooled(self.encoder(*inputs, example.first_tokens))
+        logits: Tensor = self.heads(self.encoder(*inputs), example.lengths)
         return logits

@@ -42,4 +42,7 @@ def test_bert_base_has_googles_number_of_parameters() -> None:
 def test_flops_grow_with_every_part() -> None:
     """4 layers × (4·32² + 3·32·48 + 2·40·32) + head, times 6."""
     layer = 4 * 32**2 + 3 * 32 * 48 + 2 * 40 * 32
-    assert flops_per_token(modern_config(), 40, 0.15) == pytest.approx(6 * (4 * layer + 0.15 * (32**2 + 32 * 101)))
+    whole = flops_per_token(modern_config(), 40, 0.15)
+    assert whole == pytest.approx(6 * (4 * layer + 0.15 * (32**2 + 32 * 101)))
+    behind = 32**2 + 3 * 32 * 48
+    assert flops_per_token(modern_config(), 40, 0.15, read=0.25) == pytest.approx(whole - 6 * 0.75 * behind)

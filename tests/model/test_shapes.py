@@ -8,7 +8,7 @@ from torch import nn
 from foundation.core.randomness import RowRng
 from foundation.data.batches import assemble
 from foundation.model.config import ModelConfig
-from foundation.model.shapes import TOKEN_MULTIPLE, filled
+from foundation.model.shapes import filled, token_multiple
 from foundation.objective.base import Objective
 from foundation.objective.config import DetectionConfig, MaskingConfig, ObjectiveConfig
 from foundation.objective.masked_lm import IGNORED
@@ -44,11 +44,19 @@ def test_every_product_over_tokens_has_one_of_few_row_counts(build, family: str)
             batch.labels = np.where(batch.maskable, 0, IGNORED)
         example = objective.corrupt(batch, RowRng(0, "mask", step), 0.0)
         objective(example, objective.count(example)).sum().backward()
-    assert seen and not {count for count in seen if count % (TOKEN_MULTIPLE // 2)}
+    assert seen and not {count for count in seen if count % 64}
 
 
 def test_what_is_filled_up_is_zeros_at_the_end() -> None:
-    hidden_TD = torch.randn(TOKEN_MULTIPLE + 1, 4)
+    hidden_TD = torch.randn(257, 4)
     found = filled(hidden_TD)
-    assert torch.equal(found[: TOKEN_MULTIPLE + 1], hidden_TD) and not found[TOKEN_MULTIPLE + 1 :].any()
-    assert len(found) == 2 * TOKEN_MULTIPLE and len(filled(found)) == 2 * TOKEN_MULTIPLE
+    assert torch.equal(found[:257], hidden_TD) and not found[257:].any()
+    assert len(found) == 320 and len(filled(found)) == 320
+
+
+def test_numbers_of_tokens_are_few_and_little_is_filler() -> None:
+    counts = [(n, n + -n % token_multiple(n)) for n in range(1, 16_385)]
+    assert len({filled_up for n, filled_up in counts if n <= 2048}) == 16 + 8
+    assert max(filled_up / n for n, filled_up in counts if n >= 512) < 1.125
+    assert {token_multiple(n) for n in (1, 7, 8, 1023)} == {64} and token_multiple(1024) == 128
+    assert {token_multiple(n) for n in (2048, 10**6)} == {256}

@@ -6,7 +6,7 @@ Letters: T tokens of all rows · D width
 import torch
 from torch import Tensor, nn
 
-from foundation.model.attention import Layout
+from foundation.model.attention import Layout, picked
 from foundation.model.encoder import Encoder
 from foundation.model.row_memory import ROOM_BYTES, RowMemory
 
@@ -29,9 +29,9 @@ class FrozenEncoder(Encoder):
         super().train(False)
         return self
 
-    def forward(self, ids_T: Tensor, segments_T: Tensor, layout: Layout) -> Tensor:
-        """As Encoder.forward; rows of a training step are computed once and looked up from then on."""
+    def forward(self, ids_T: Tensor, segments_T: Tensor, layout: Layout, at_M: Tensor | None = None) -> Tensor:
+        """As Encoder.forward; rows of a training step are computed once, whole, and looked up from then on."""
         if not torch.is_grad_enabled():
-            return super().forward(ids_T, segments_T, layout)
+            return super().forward(ids_T, segments_T, layout, at_M)
         with torch.no_grad():
-            return self._memory.hidden(super().forward, ids_T, segments_T, layout)
+            return picked(self._memory.hidden(super().forward, ids_T, segments_T, layout), at_M)
