@@ -3,8 +3,10 @@
 import json
 import math
 import sys
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -44,6 +46,7 @@ TOY = {
             {"name": "base", "seeds": 3},
             {"name": "muon", "over": "base", "overrides": ["optim=muon"], "seeds": 3},
             {"name": "diverges", "over": "base", "overrides": ["optim.lr=1e30"]},
+            {"name": "cosine", "over": "base", "overrides": ["schedule=cosine"], "steps_of": "base"},
         ],
     },
 }  # fmt: skip
@@ -98,6 +101,16 @@ def test_seeds_of_a_variant_have_one_number_of_steps(toy: cells.Speedrun, raced:
     assert len({of(toy, f"ours/run/muon-seed{seed}")["total_steps"] for seed in range(3)}) == 1
     losses = {of(toy, f"ours/run/muon-seed{seed}")["curve"][-1]["pairs"] for seed in range(3)}
     assert len(losses) == 3
+
+
+def test_a_change_that_costs_no_time_is_given_the_steps_of_another_variant(toy: cells.Speedrun, raced: str) -> None:
+    assert of(toy, "ours/run/cosine-seed0")["total_steps"] == of(toy, "ours/run/base-seed0")["total_steps"]
+    assert "steps_of" not in of(toy, "ours/run/base-seed0")["settings"]
+    other = replace(toy.variants()[-1], steps_of="diverges-not-run")
+    with pytest.raises(
+        UserError, match="cosine takes the steps of diverges-not-run, which was not run: run that one first"
+    ):
+        run.plan_steps(toy, other, SimpleNamespace(one_step=lambda step: None))
 
 
 def test_the_peers_long_runs_have_the_recipe_that_was_best_in_its_short_ones(toy: cells.Speedrun, raced: str) -> None:

@@ -11,7 +11,7 @@ from foundation.core.errors import UserError
 from foundation.core.files import read_json
 
 # `over` names the variant that is changed. (`on` would be a truth value to YAML.)
-_VARIANT_KEYS = {"name", "over", "overrides", "seeds"}
+_VARIANT_KEYS = {"name", "over", "overrides", "seeds", "steps_of"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,7 +48,11 @@ class Recipe:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cell:
-    """One training. recipe is set for the peer, overrides for ours; over: the variant that it changes one thing of."""
+    """One training. recipe is set for the peer, overrides for ours; over: the variant that it changes one thing of.
+
+    steps_of: the variant whose number of steps it gets, for a change that costs no time: a step that is timed anew would give the
+    one more steps than the other, by what the machine did in those seconds. None: its own budget in steps.
+    """
 
     side: str
     stage: str
@@ -59,6 +63,7 @@ class Cell:
     recipe: Recipe | None = None
     overrides: tuple[str, ...] = ()
     over: str | None = None
+    steps_of: str | None = None
 
     @property
     def name(self) -> str:
@@ -72,6 +77,7 @@ class Cell:
             "evaluations": self.evaluations,
             "recipe": None if self.recipe is None else asdict(self.recipe),
             "overrides": list(self.overrides),
+            **({"steps_of": self.steps_of} if self.steps_of else {}),
         }
 
 
@@ -201,6 +207,7 @@ class Speedrun:
                 evaluations=self.ours["evaluations"],
                 overrides=words[name],
                 over=over,
+                steps_of=variant.get("steps_of"),
             )
             cells += [replace(first, seed=seed) for seed in range(seeds or variant.get("seeds", 1))]
         return cells

@@ -149,15 +149,21 @@ def run(speedrun: Speedrun, cell: Cell) -> dict[str, Any]:
 
 
 def plan_steps(speedrun: Speedrun, cell: Cell, side: Any) -> dict[str, float | int]:
-    """Steps of the budget, derived once: seeds of one variant get the number of the first that was run."""
+    """Steps of the budget, derived once: seeds of one variant get the number of the first that was run.
+
+    Raises:
+        UserError: the steps of another variant are to be taken, and it was not run.
+    """
     from foundation.train.duration import seconds_per_step
 
     seconds = statistics.median(seconds_per_step(side.one_step) for _ in range(_TIMINGS))
     steps = max(1, int(cell.budget_s / seconds))
-    for path in sorted(speedrun.path(cell).parent.glob(f"{cell.variant}-seed*.json")):
-        before = read_json(path)
-        if before["variant"] == cell.variant and "total_steps" in before:
-            steps = before["total_steps"]
+    whose = cell.steps_of or cell.variant
+    found = [read_json(path) for path in sorted(speedrun.path(cell).parent.glob(f"{whose}-seed*.json"))]
+    known = [before["total_steps"] for before in found if before["variant"] == whose and "total_steps" in before]
+    if cell.steps_of and not known:
+        raise UserError(f"{cell.variant} takes the steps of {cell.steps_of}, which was not run: run that one first")
+    steps = known[-1] if known else steps
     return {"total_steps": steps, "measured_seconds_per_step": seconds}
 
 
