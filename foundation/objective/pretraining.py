@@ -46,8 +46,10 @@ class Scores:
 
 @dataclass(frozen=True, slots=True)
 class _States:
-    """What the encoder says: at the targets, filled up; at each row's first token; of all tokens, or none if nobody asks."""
+    """What the encoder says at the targets, which are filled up with such as are to be ignored; at each row's first token; and
+    of all tokens. Of the last two nothing, where nobody asks."""
 
+    targets_M: Tensor
     at_targets_MD: Tensor
     at_firsts_RD: Tensor
     all_TD: Tensor
@@ -127,8 +129,7 @@ class PretrainingObjective(Objective):
         states = self._encode(example)
         head = self.heads["mlm"]
         assert isinstance(head, MaskedLMHead)
-        targets = self._targets(example)[1]
-        sums = [head.summed_loss(states.at_targets_MD, self.encoder.token_embedding.weight, targets)]
+        sums = [head.summed_loss(states.at_targets_MD, self.encoder.token_embedding.weight, states.targets_M)]
         if self.has_pairs:
             sums.append(self.cfg.sentence_weight * summed_cross_entropy(*self._pairs(states, example)))
         if "words" in self.heads:
@@ -140,24 +141,19 @@ class PretrainingObjective(Objective):
 
     def _encode(self, example: Example) -> _States:
         """One pass. Where nobody asks about whole rows, the last layer is spared what nobody reads."""
-        at, firsts = self._targets(example)[0], example.first_tokens
+        filler = -len(example.targets) % _TARGET_MULTIPLE
+        at, targets = F.pad(example.targets_at, (0, filler)), F.pad(example.targets, (0, filler), value=IGNORED)
+        firsts = example.first_tokens if self.has_pairs else at[:0]
         inputs = example.ids, example.segments, example.layout()
         if {"words", "detection"} & set(self.heads):
             hidden_TD = self.encoder(*inputs)
-            return _States(hidden_TD.index_select(0, at), hidden_TD.index_select(0, firsts), hidden_TD)
-        wanted = torch.cat([at, firsts]) if self.has_pairs else at
-        hidden_MD = self.encoder(*inputs, wanted)
-        return _States(hidden_MD[: len(at)], hidden_MD[len(at) :], hidden_MD[:0])
+            return _States(targets, hidden_TD.index_select(0, at), hidden_TD.index_select(0, firsts), hidden_TD)
+        hidden_MD = self.encoder(*inputs, torch.cat([at, firsts]))
+        return _States(targets, hidden_MD[: len(at)], hidden_MD[len(at) :], hidden_MD[:0])
 
-    def _targets(self, example: Example) -> tuple[Tensor, Tensor]:
-        """Positions and targets, each (M,); filled up with targets to ignore, so that M takes few values."""
-        filler = -len(example.targets) % _TARGET_MULTIPLE
-        return F.pad(example.targets_at, (0, filler)), F.pad(example.targets, (0, filler), value=IGNORED)
-
-    def _mlm(self, states: _States, example: Example) -> tuple[Tensor, Tensor]:
+    def _mlm(self, states: _States) -> tuple[Tensor, Tensor]:
         """Logits (M, V) and targets (M,)."""
-        targets = self._targets(example)[1]
-        return self.heads["mlm"](states.at_targets_MD, self.encoder.token_embedding.weight), targets
+        return self.heads["mlm"](states.at_targets_MD, self.encoder.token_embedding.weight), states.targets_M
 
     def _pairs(self, states: _States, example: Example) -> tuple[Tensor, Tensor]:
         """Logits (R, 2) and labels (R,); a row that is no pair is to be ignored."""
@@ -182,7 +178,7 @@ class PretrainingObjective(Objective):
     def score(self, example: Example) -> Scores:
         """Loss sums and hits of some rows; the caller has chosen eval() and precision."""
         states = self._encode(example)
-        mlm = _sums(*self._mlm(states, example))
+        mlm = _sums(*self._mlm(states))
         pairs = _sums(*self._pairs(states, example)) if self.has_pairs else (0.0, 0, 0)
         if "words" not in self.heads:
             return Scores(*mlm, *pairs)
