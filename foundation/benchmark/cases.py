@@ -15,7 +15,7 @@ from foundation.benchmark.startup import Command, PeerImports
 from foundation.benchmark.text import filling, flops_of, open_corpus, pretraining_examples
 from foundation.train.config import Precision
 
-PRODUCT_NAMES = {precision.value: f"{precision.value} products" for precision in Precision}
+PRODUCT_NAMES = {precision.value: f"{precision.value} products" for precision in (Precision.fp32, Precision.bf16)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,4 +128,4 @@ def _as_peer(peer: PeerConfig) -> dict[str, Any]:
 
 def _products() -> list[Contender]:
     """Both precisions' rates, measured in the same rounds as the steps that are held against them."""
-    return [Products(name=PRODUCT_NAMES[precision.value], is_ours=True, precision=precision) for precision in Precision]
+    return [Products(name=name, is_ours=True, precision=Precision(kind)) for kind, name in PRODUCT_NAMES.items()]
