@@ -2,6 +2,7 @@
 
 import contextlib
 import multiprocessing
+import signal
 import sys
 import time
 import traceback
@@ -100,7 +101,8 @@ class Player:
     def take_turn(self) -> None:
         """Have it work for about the setup's seconds."""
         if not self.failure:
-            self._pipe.send(True)
+            with contextlib.suppress(OSError):  # a process that has ended since: what is received says so
+                self._pipe.send(True)
             turn = self._receive()
             if isinstance(turn, Turn):
                 self.turns.append(turn)
@@ -117,9 +119,10 @@ class Player:
     def _receive(self) -> object:
         try:
             message = self._pipe.recv()
-        except EOFError:
+        except (EOFError, ConnectionResetError):
             self._process.join()
-            message = _Failed(f"its process ended with status {self._process.exitcode}", "")
+            why = ": memory ran out" if self._process.exitcode == -signal.SIGKILL else ""
+            message = _Failed(f"its process ended with status {self._process.exitcode}{why}", "")
         if isinstance(message, _Failed):
             self.failure = message.reason
             if self.contender.is_ours:

@@ -1,6 +1,8 @@
 """Turns in processes of their own: what crosses, and what happens when one cannot run."""
 
 import os
+import signal
+import threading
 import time
 from dataclasses import dataclass
 
@@ -59,6 +61,25 @@ def test_a_peer_that_cannot_run_is_kept_as_a_result() -> None:
         player.take_turn()
         player.close()
         assert (player.failure, player.turns) == (words, [])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Killed(Contender):
+    """Is ended between its warm-up and its turn, as the kernel does where memory runs out."""
+
+    def build(self, setup: Setup) -> Work:
+        threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGKILL)).start()
+        return lambda: Done(10, 0.01)
+
+
+def test_a_peer_that_is_killed_while_others_have_their_turns_is_kept_as_a_result() -> None:
+    player = Player(Killed(name="b"), SETUP)
+    assert not player.failure and player.threads == 0
+    time.sleep(0.6)
+    for _ in range(2):
+        player.take_turn()
+    player.close()
+    assert player.failure == "its process ended with status -9: memory ran out" and player.turns == []
 
 
 def test_ours_that_cannot_run_ends_the_bench() -> None:
