@@ -70,7 +70,6 @@ class Contender(ABC):
 
 @dataclass(frozen=True, slots=True)
 class _Ready:
-    pieces: int
     seconds: float
     threads: int
 
@@ -94,6 +93,9 @@ class Player:
         self._process = context.Process(target=_play, args=(theirs, contender, setup), daemon=True)
         self._process.start()
         theirs.close()
+
+    def wait_until_ready(self) -> None:
+        """Until its first piece of work, in which it compiles and fills caches, is done."""
         ready = self._receive()
         if isinstance(ready, _Ready):
             self.warm_up_seconds, self.threads = ready.seconds, ready.threads
@@ -140,10 +142,11 @@ def _play(pipe: Connection, contender: Contender, setup: Setup) -> None:
             torch.set_num_threads(setup.threads)
         work = contender.build(setup)
         work()  # compiles, fills caches
-        piece = _timed(work, 1, setup.device)
-        pieces = max(1, round(setup.round_seconds / piece.seconds))
-        pipe.send(_Ready(pieces, time.perf_counter() - start, _threads()))
+        pipe.send(_Ready(time.perf_counter() - start, _threads()))
+        pieces = 0
         while pipe.recv():
+            if not pieces:  # in its first turn: it has the machine for itself
+                pieces = max(1, round(setup.round_seconds / _timed(work, 1, setup.device).seconds))
             pipe.send(_timed(work, pieces, setup.device))
     except UserError as error:
         pipe.send(_Failed(str(error), ""))

@@ -32,12 +32,14 @@ from foundation.train.optim import Updater
 _TOTAL_STEPS = 1_000_000
 
 
-def _state(objective: Objective, setup: Setup, precision: Precision) -> TrainState:
+def _state(objective: Objective, setup: Setup, precision: Precision, *, compiles: bool = False) -> TrainState:
+    """compiles: as pretraining does unasked on a GPU."""
     keep_freed_memory()
     device = torch.device(setup.device)
     objective = objective.to(device).train()
     updater = Updater(objective, AdamWConfig(lr=1e-4), ScheduleConfig(shape=Shape.linear), _TOTAL_STEPS)
-    return TrainState(objective, updater, device, precision)
+    compiles = compiles and device.type == "cuda" and precision is Precision.bf16
+    return TrainState(objective, updater, device, precision, compiles)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,7 +62,7 @@ class OurPretraining(Contender):
         objective = PretrainingObjective(
             cfg, shape, tokenizer.specials, tokenizer.continues_word, seq_len=self.case.seq_len
         )
-        state, steps = _state(objective, setup, self.precision), cycle(examples)
+        state, steps = _state(objective, setup, self.precision, compiles=True), cycle(examples)
 
         def work() -> Done:
             example = next(steps)

@@ -44,9 +44,16 @@ def measure(case: Case, rounds: int, setup: Setup) -> dict[str, Any]:
     """Start all contenders, then `rounds` rounds in which each has its turn, alone."""
     with ExitStack() as stack:
         players = []
+        # On a GPU's machine there are cores for all; elsewhere one after the other, so that each finds some memory.
+        at_once = setup.device == "cuda"
         for contender in tqdm(case.contenders, f"{case.name}: warming up", unit="", leave=False, disable=None):
             players.append(Player(contender, setup))
             stack.callback(players[-1].close)
+            if not at_once:
+                players[-1].wait_until_ready()
+        if at_once:
+            for player in players:
+                player.wait_until_ready()
         for _ in tqdm(range(rounds), f"{case.name}: rounds", unit="", leave=False, disable=None):
             for player in players:
                 player.take_turn()

@@ -6,6 +6,7 @@ from contextlib import AbstractContextManager
 from types import FrameType
 
 import torch
+from torch import Tensor
 
 from foundation.core import distributed
 from foundation.core.errors import UserError
@@ -27,6 +28,36 @@ def choose_device(wanted: str) -> torch.device:
 def device_of(device: torch.device, process: int, n_gpus: int) -> torch.device:
     """Where the process-th of several on one machine computes, from 0: the GPUs in turn, if it is to be a GPU."""
     return torch.device("cuda", process % n_gpus) if device.type == "cuda" and n_gpus else device
+
+
+def moved(tensor: Tensor, device: torch.device) -> Tensor:
+    """The same on another device; to a GPU from page-locked memory, so that the host need not wait for the copy."""
+    source = tensor.pin_memory() if device.type == "cuda" and not (tensor.is_cuda or tensor.is_pinned()) else tensor
+    return source.to(device, non_blocking=True)
+
+
+def synchronize(device: torch.device) -> None:
+    """A GPU works on after the call that asked it has returned: wait until it is done."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+class Pace:
+    """Keeps the host one step ahead of a GPU and no more: there is always work, and a step's seconds are the device's."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._is_gpu = device.type == "cuda"
+        self._before: torch.cuda.Event | None = None
+
+    def step(self) -> None:
+        """A step has been asked for: wait for the one before it."""
+        if not self._is_gpu:
+            return
+        asked = torch.cuda.Event(blocking=True)
+        asked.record()
+        if self._before is not None:
+            self._before.synchronize()
+        self._before = asked
 
 
 class StopRequest(AbstractContextManager["StopRequest"]):

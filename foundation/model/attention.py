@@ -12,7 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from foundation.model import native
+from foundation.core.device import moved
+from foundation.model import flash, native
 from foundation.model.config import ModelConfig, Positions
 from foundation.model.dropout import dropout as drop
 from foundation.model.rotary import Rotation
@@ -60,15 +61,18 @@ class RowGroup:
 class Layout:
     """How T flat tokens fall into sequences, and who sees whom in each.
 
-    prefix_lengths: for Visibility.prefix, how many tokens at the start of each sequence everyone in it sees.
+    prefix_lengths: for Visibility.prefix, how many tokens at the start of each sequence everyone in it sees. longest: tokens of
+    the longest sequence. has_flash: whether model/flash.py may serve. starts: (R + 1,) int32, where each begins in T, and T. positions: (T,) int64, of each token in its own.
     """
 
     lengths: tuple[int, ...]
     device: torch.device
     visibility: Visibility = Visibility.bidirectional
     prefix_lengths: tuple[int, ...] = ()
-    positions: Tensor = field(init=False)
+    longest: int = field(init=False)
+    has_flash: bool = field(init=False)
     starts: Tensor = field(init=False)
+    positions: Tensor = field(init=False)
     _groups: list[RowGroup] | None = field(init=False, default=None)
     _order: Tensor | None = field(init=False, default=None)
     _masks: dict[tuple[int, int], Tensor | None] = field(init=False, default_factory=dict)
@@ -78,12 +82,13 @@ class Layout:
             raise ValueError(
                 f"{len(self.lengths)} sequences need as many prefix_lengths, not {len(self.prefix_lengths)}"
             )
-        lengths = torch.tensor(self.lengths, dtype=torch.int64)
-        ends = lengths.cumsum(0)
-        starts = ends - lengths
-        positions = torch.arange(int(lengths.sum())) - starts.repeat_interleave(lengths)
-        self.positions = positions.to(self.device, non_blocking=True)
-        self.starts = torch.cat([starts, ends[-1:]]).to(torch.int32).to(self.device, non_blocking=True)
+        self.longest = max(self.lengths)
+        self.has_flash = self.is_bidirectional and flash.is_there(self.device)
+        bounds = F.pad(torch.tensor(self.lengths, dtype=torch.int64).cumsum(0), (1, 0)).to(torch.int32)
+        self.starts = moved(bounds, self.device)
+        # On a GPU told how many there are, the host does not wait for the device to count.
+        starts_T = self.starts[:-1].repeat_interleave(self.starts.diff(), output_size=int(bounds[-1]))
+        self.positions = torch.arange(len(starts_T), device=self.device) - starts_T
 
     @classmethod
     def of(cls, lengths: Sequence[int], device: torch.device | str = "cpu") -> "Layout":
@@ -110,11 +115,6 @@ class Layout:
         return self.visibility is Visibility.bidirectional
 
     @property
-    def max_length(self) -> int:
-        """Tokens of the longest sequence."""
-        return max(self.lengths)
-
-    @property
     def groups(self) -> list[RowGroup]:
         """The rows by similar length; made at first use, shared by all layers."""
         if self._groups is None:
@@ -133,7 +133,7 @@ class Layout:
         starts = lengths.cumsum(0) - lengths
         if bool((lengths == lengths[0]).all()):
             return [self._group(starts, lengths, torch.arange(len(lengths)), self.lengths[0])]
-        limits = torch.tensor([*_PADDED_LENGTHS, max(self.max_length, _PADDED_LENGTHS[-1])])
+        limits = torch.tensor([*_PADDED_LENGTHS, max(self.longest, _PADDED_LENGTHS[-1])])
         bucket = torch.bucketize(lengths, limits)
         groups = []
         for value in bucket.unique().tolist():
@@ -208,6 +208,11 @@ class Attention(nn.Module):
         dropout = self.dropout if self.training else 0.0
         if self.prefix is None and native.attention_applies_to(qkv_T3NH, layout):
             return self.project(picked(native.attend(qkv_T3NH, layout, self.window, dropout, turn), at_M))
+        if self.prefix is None and flash.applies_to(qkv_T3NH, layout):
+            q_TNH, k_TNH, v_TNH = qkv_T3NH.unbind(1)
+            if turn is not None:
+                q_TNH, k_TNH = turn.of_one(q_TNH), turn.of_one(k_TNH)
+            return self.project(picked(flash.attend(q_TNH, k_TNH, v_TNH, layout, self.window, dropout), at_M))
         if turn is not None:
             qk_T2NH = turn.of_queries_and_keys(qkv_T3NH[:, :2])
             qkv_T3NH = torch.cat([qk_T2NH, qkv_T3NH[:, 2:]], dim=1)

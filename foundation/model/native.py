@@ -164,7 +164,9 @@ def sum_and_norm(stream_TD: Tensor, branch_TD: Tensor | None, norm: torch.nn.Lay
         total, normed = _Norm.apply(stream_TD, branch_TD, norm.weight, norm.bias, norm.eps)  # type: ignore[no-untyped-call]
         return (stream_TD if branch_TD is None else total), normed
     total = stream_TD if branch_TD is None else stream_TD + branch_TD
-    return total, torch.nn.functional.layer_norm(total, norm.normalized_shape, norm.weight, norm.bias, norm.eps)
+    normed = torch.nn.functional.layer_norm(total, norm.normalized_shape, norm.weight, norm.bias, norm.eps)
+    # On a GPU autocast norms in float32, and would leave the stream behind it twice as wide.
+    return total, normed.to(total.dtype)
 
 
 class _Attention(torch.autograd.Function):
@@ -215,7 +217,7 @@ class _Attention(torch.autograd.Function):
 
 def attention_applies_to(qkv_T3NH: Tensor, layout: "Layout") -> bool:
     """Whether attend() takes these: everyone sees everyone, or a window, in rows that are not too long."""
-    return applies_to(qkv_T3NH) and layout.is_bidirectional and layout.max_length <= _MAX_LENGTH
+    return applies_to(qkv_T3NH) and layout.is_bidirectional and layout.longest <= _MAX_LENGTH
 
 
 def attend(qkv_T3NH: Tensor, layout: "Layout", window: int, dropout: float, turn: "Rotation | None") -> Tensor:

@@ -44,6 +44,16 @@ class Rotation:
         cos, sin = self.cos.to(qk_T2NH.dtype), self.sin.to(qk_T2NH.dtype)
         return _Rotate.apply(qk_T2NH, cos, sin)  # type: ignore[no-untyped-call]
 
+    def of_one(self, x_TNH: Tensor) -> Tensor:
+        """Turned queries or keys alone, same shape: one pass, forward and backward, where torch.compile sees it.
+
+        Each half is read in place of the other; halves that are joined again would be selected for every number written.
+        """
+        cos, sin = self.cos[:, 0], self.sin[:, 0]
+        exchanged = x_TNH.unflatten(-1, (2, -1)).flip(-2).flatten(-2)
+        turned = x_TNH * torch.cat([cos, cos], dim=-1) + exchanged * torch.cat([-sin, sin], dim=-1)
+        return turned.to(x_TNH.dtype)
+
 
 def rotation(positions: Tensor, head_width: int, theta: float) -> Rotation:
     """Angles of Su et al. 2021 (RoFormer, eq. 15); in float32 whatever the model's type, as ModernBERT's reference has them."""

@@ -6,6 +6,8 @@ Letters: T tokens of all rows · D width
 import torch.nn.functional as F
 from torch import Tensor
 
+# On a GPU products over a number of tokens that the tensor cores' tiles do not divide are slower; shapes cost nothing there.
+GPU_TOKEN_MULTIPLE = 128
 # token_multiple() is that of so many tokens where there are fewer, and no greater than this.
 _LEAST_TOKENS, _GREATEST = 512, 256
 

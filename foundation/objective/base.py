@@ -4,11 +4,13 @@ Letters: T tokens of all rows · R rows · M targets · D width
 """
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
 
+from foundation.core.device import moved
 from foundation.core.randomness import RowRng
 from foundation.data.batches import Batch
 from foundation.model.attention import Layout
@@ -50,7 +52,7 @@ class Example:
     @property
     def first_tokens(self) -> Tensor:
         """(R,) int64: where each row begins in T."""
-        lengths = torch.tensor(self.lengths, device=self.device)
+        lengths = moved(torch.tensor(self.lengths), self.device)
         return lengths.cumsum(0) - lengths
 
     def layout(self) -> Layout:
@@ -59,21 +61,23 @@ class Example:
 
     def to(self, device: torch.device) -> "Example":
         """The same on another device; from page-locked memory the copy runs beside the computation."""
+        return self._each(lambda tensor: moved(tensor, device))
 
-        def move(tensor: Tensor) -> Tensor:
-            source = tensor.pin_memory() if device.type == "cuda" else tensor
-            return source.to(device, non_blocking=True)
+    def pinned(self) -> "Example":
+        """The same in page-locked memory, from which a copy to a GPU can begin at once."""
+        return self._each(lambda tensor: tensor.pin_memory())
 
+    def _each(self, change: Callable[[Tensor], Tensor]) -> "Example":
         return replace(
             self,
-            ids=move(self.ids),
-            segments=move(self.segments),
-            targets_at=move(self.targets_at),
-            targets=move(self.targets),
-            labels=None if self.labels is None else move(self.labels),
-            words=None if self.words is None else move(self.words),
-            word_weights=None if self.word_weights is None else move(self.word_weights),
-            spoilt=None if self.spoilt is None else move(self.spoilt),
+            ids=change(self.ids),
+            segments=change(self.segments),
+            targets_at=change(self.targets_at),
+            targets=change(self.targets),
+            labels=None if self.labels is None else change(self.labels),
+            words=None if self.words is None else change(self.words),
+            word_weights=None if self.word_weights is None else change(self.word_weights),
+            spoilt=None if self.spoilt is None else change(self.spoilt),
         )
 
     def split(self, rows: int) -> list["Example"]:

@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from foundation.core.device import moved
 from foundation.core.randomness import RowRng
 from foundation.data.batches import BROKEN, Batch
 from foundation.data.corpus import TokenTable
@@ -109,7 +110,7 @@ class DocumentWordsHead(nn.Module):
 
     def forward(self, hidden_TD: Tensor, lengths: tuple[int, ...], embedding_VD: Tensor) -> Tensor:
         """(T, D) -> logits (R, V)."""
-        mean_RD = mean_of_rows(hidden_TD, torch.tensor(lengths, device=hidden_TD.device))
+        mean_RD = mean_of_rows(hidden_TD, moved(torch.tensor(lengths), hidden_TD.device))
         return F.linear(self.norm(self.dense(mean_RD)), embedding_VD, self.bias)
 
     def summed_loss(self, hidden_TD: Tensor, example: Example, embedding_VD: Tensor) -> Tensor:

@@ -15,11 +15,15 @@ from foundation.data.tokenizer import SpecialIds
 from foundation.model import native
 from foundation.model.config import ModelConfig
 from foundation.model.encoder import make_norm
+from foundation.model.fusion import fused, is_for_fusion
 from foundation.objective.base import Example, clean_example
 from foundation.objective.config import MaskingConfig, MaskUnit
 
 # Draws of a token: is its unit chosen; what becomes of it; which random token; does a span begin here.
 _DRAWS = 4
+
+# Tensor cores want rows of logits that begin at even addresses; words that are not there get no chance.
+_VOCABULARY_MULTIPLE = 64
 
 # A target that is not one, in torch's convention.
 IGNORED = -100
@@ -93,6 +97,7 @@ class MaskedLMHead(nn.Module):
         """(M, D) -> logits (M, V)."""
         return F.linear(self._transformed(hidden_MD), embedding_VD, self.bias)
 
+    @fused
     def summed_loss(self, hidden_MD: Tensor, embedding_VD: Tensor, targets_M: Tensor) -> Tensor:
         """Σ −ln p(target), nats: the loss of forward()'s logits, without keeping them in float32."""
         inner_MD = self._transformed(hidden_MD)
@@ -100,7 +105,11 @@ class MaskedLMHead(nn.Module):
             logits_MV = F.linear(inner_MD, embedding_VD)
             if native.applies_to(logits_MV):
                 return native.summed_cross_entropy(logits_MV, self.bias, targets_M)
-        return summed_cross_entropy(F.linear(inner_MD, embedding_VD, self.bias), targets_M)
+        bias_V: Tensor = self.bias
+        if is_for_fusion(inner_MD) and (filler := -len(bias_V) % _VOCABULARY_MULTIPLE):
+            embedding_VD = F.pad(embedding_VD, (0, 0, 0, filler))
+            bias_V = F.pad(bias_V, (0, filler), value=-torch.inf)
+        return summed_cross_entropy(F.linear(inner_MD, embedding_VD, bias_V), targets_M)
 
     def _transformed(self, hidden_MD: Tensor) -> Tensor:
         return self.norm(native.gelu(self.dense(hidden_MD)))

@@ -113,7 +113,8 @@ class PretrainingObjective(Objective):
 
     def count(self, example: Example) -> Tensor:
         """(terms,): masked tokens, rows that are pairs, rows that are asked for words."""
-        counts = [torch.tensor(len(example.targets), device=example.device)]
+        # Filled in there: torch.tensor(…, device=…) would have the host wait for a GPU.
+        counts = [torch.full((), len(example.targets), device=example.device)]
         if self.has_pairs:
             assert example.labels is not None
             counts.append(is_pair(example.labels).sum())

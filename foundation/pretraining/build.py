@@ -1,11 +1,13 @@
 """The parts of a pretraining run from its settings, in the order of the floors, and how long it shall be."""
 
 import time
+from functools import partial
 from pathlib import Path
 
 import torch
 
 from foundation.core import distributed
+from foundation.core.device import synchronize
 from foundation.core.errors import UserError
 from foundation.core.randomness import RowRng, torch_seed
 from foundation.data.batches import PretrainingBatches
@@ -14,6 +16,7 @@ from foundation.data.prepare import prepare
 from foundation.objective.document_words import DocumentWords
 from foundation.objective.next_sentence import pairs_for
 from foundation.objective.pretraining import PretrainingObjective
+from foundation.train.config import Precision
 from foundation.train.duration import seconds as budget_seconds
 from foundation.train.duration import seconds_per_step
 from foundation.train.held_out import HeldOut
@@ -61,10 +64,11 @@ def make_state(
     cfg: PretrainConfig, objective: PretrainingObjective, device: torch.device, total_steps: int
 ) -> TrainState:
     """The objective on its device, with its optimizers."""
-    objective = objective.to(device)
-    return TrainState(
-        objective, Updater(objective, cfg.optim, cfg.schedule, total_steps), device, cfg.trainer.precision
-    )
+    objective, trainer = objective.to(device), cfg.trainer
+    updater = Updater(objective, cfg.optim, cfg.schedule, total_steps)
+    pays = device.type == "cuda" and trainer.precision is Precision.bf16
+    compiles = pays if trainer.compile is None else trainer.compile
+    return TrainState(objective, updater, device, trainer.precision, compiles)
 
 
 def make_held_out(cfg: PretrainConfig, objective: PretrainingObjective, corpus: Corpus) -> HeldOut:
@@ -119,7 +123,7 @@ def _measure(
         losses, _ = train_step(state, example, cfg.trainer.micro_batch_rows)
         state.updater.update(step, losses.sum())
 
-    step_seconds = seconds_per_step(one_step)
+    step_seconds = seconds_per_step(one_step, settle=partial(synchronize, device))
     start = time.perf_counter()
     held_out.metrics(state)
     times = torch.tensor([step_seconds, time.perf_counter() - start], dtype=torch.float64, device=device)

@@ -92,8 +92,7 @@ class Session:
         loaded = self.checkpoints.load_last()
         load_into(self.objective, loaded.model, str(self.checkpoints.folder))
         self.state.updater.load_state_tensors(loaded.optim)
-        self.state.updater.skipped = loaded.state["skipped"]
-        self.state.updater.skipped_in_a_row = loaded.state["skipped_in_a_row"]
+        self.state.updater.skipped = loaded.state["skipped"], loaded.state["skipped_in_a_row"]
         self.state.step, self.tokens = loaded.state["step"], loaded.state["tokens"]
         self.trained_seconds, self.last_eval = loaded.state["seconds"], loaded.state["last_eval"]
 
@@ -162,7 +161,7 @@ class Session:
         self.window_tokens += report.n_tokens
         self.window_seconds += report.seconds
         self.window_wait += report.wait_seconds
-        if not (self.logger.is_due(self.state.step) or report.skipped):
+        if not (self.logger.is_due(self.state.step) or report.update.skipped):
             return
         losses = report.losses.tolist()
         tokens_per_s = self.window_tokens / self.window_seconds
@@ -171,9 +170,9 @@ class Session:
         metrics |= {
             "train/below_unigram": self.unigram_nats - losses[0],
             "train/tokens": self.tokens,
-            "optim/lr": report.lr,
-            "optim/grad_norm": report.grad_norm,
-            "optim/skipped": self.state.updater.skipped,
+            "optim/lr": report.update.lr,
+            "optim/grad_norm": report.update.grad_norm,
+            "optim/skipped": self.state.updater.skipped[0],
             "speed/tokens_per_s": tokens_per_s,
             "speed/wait_share": self.window_wait / self.window_seconds,
         }
@@ -199,13 +198,14 @@ class Session:
 
     def _save(self) -> None:
         updater = self.state.updater
+        skipped, skipped_in_a_row = updater.skipped
         with distributed.main_first():
             if distributed.is_main():
                 state = {
                     "tokens": self.tokens,
                     "seconds": self.trained_seconds,
-                    "skipped": updater.skipped,
-                    "skipped_in_a_row": updater.skipped_in_a_row,
+                    "skipped": skipped,
+                    "skipped_in_a_row": skipped_in_a_row,
                     "last_eval": self.last_eval,
                 }
                 self.checkpoints.save(self.state.step, self.objective.state_dict(), updater.state_tensors(), state)

@@ -170,7 +170,7 @@ def run_steps(arm: Arm, objective: Objective, batches: Batches, watch: Watch, *,
     cfg = arm.cfg
     scale = partial(rate_scale, cfg, objective.encoder.cfg.layers)
     updater = Updater(objective, cfg.optim, cfg.schedule, total_steps, scale)
-    state = TrainState(objective, updater, arm.device, cfg.trainer.precision)
+    state = TrainState(objective, updater, arm.device, cfg.trainer.precision, bool(cfg.trainer.compile))
     with StopRequest() as stop:
 
         def go_on(state: TrainState, report: StepReport) -> bool:

@@ -61,10 +61,10 @@ class Watch:
         self.tokens += report.n_tokens
         self.seconds += report.seconds
         step = state.step
-        if self.logger.is_due(step) or report.skipped:
+        if self.logger.is_due(step) or report.update.skipped:
             loss = float(report.losses.sum())
             tokens_per_s = self.tokens / self.seconds
-            metrics = {"train/loss": loss, "optim/lr": report.lr, "optim/grad_norm": report.grad_norm}
+            metrics = {"train/loss": loss, "optim/lr": report.update.lr, "optim/grad_norm": report.update.grad_norm}
             self.logger.log(step, metrics | {"speed/tokens_per_s": tokens_per_s})
             self.logger.progress(step, loss, tokens_per_s)
             self.tokens, self.seconds = 0, 0.0

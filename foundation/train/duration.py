@@ -41,11 +41,13 @@ def seconds(text: str) -> float:
     return float(match[1]) * _UNITS[match[2]]
 
 
-def seconds_per_step(step: Callable[[int], None]) -> float:
-    """Mean time of a step, after a warm-up; the caller throws the touched state away."""
+def seconds_per_step(step: Callable[[int], None], settle: Callable[[], None] = lambda: None) -> float:
+    """Mean time of a step, after a warm-up; the caller throws the touched state away. settle: waits until all is done."""
     for number in range(_WARM_UP_STEPS):
         step(number)
+    settle()
     start = time.perf_counter()
     for number in range(_WARM_UP_STEPS, _WARM_UP_STEPS + _TIMED_STEPS):
         step(number)
+    settle()
     return (time.perf_counter() - start) / _TIMED_STEPS

@@ -11,12 +11,14 @@ import torch
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
+from foundation.core.device import Pace
 from foundation.core.distributed import rank, sum_over_ranks, world_size
 from foundation.core.randomness import RowRng, torch_seed
 from foundation.data.batches import Batch
+from foundation.model.fusion import fusing
 from foundation.objective.base import Example, Objective
 from foundation.train.config import Precision
-from foundation.train.optim import Updater
+from foundation.train.optim import Updater, UpdateReport
 
 # Batches made ahead of the step that needs them, by a thread; batch and mask are functions of the step, so nothing changes.
 _AHEAD = 2
@@ -32,15 +34,14 @@ class Batches(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class StepReport:
-    """One step. losses: mean over the step's targets of each term, (terms,), nats, over all ranks. grad_norm: before clipping.
+    """One step. losses: mean over the step's targets of each term, (terms,), nats, over all ranks; on the device.
 
-    n_tokens: of all ranks. seconds: of the whole step; wait_seconds: of these, spent waiting for data.
+    n_tokens: of all ranks. seconds: of the whole step; wait_seconds: of these, spent waiting for data. On a GPU, which works on
+    after the host has asked, seconds are right on the average of many steps.
     """
 
     losses: Tensor
-    grad_norm: float
-    lr: float
-    skipped: bool
+    update: UpdateReport
     n_tokens: int
     seconds: float
     wait_seconds: float
@@ -48,12 +49,16 @@ class StepReport:
 
 @dataclass(slots=True)
 class TrainState:
-    """A run in progress: what a checkpoint holds, and where it lives. module: the objective, or its distributed wrapper."""
+    """A run in progress: what a checkpoint holds, and where it lives. module: the objective, or its distributed wrapper.
+
+    compiles: the parts of a step that model/fusion.py knows of are compiled.
+    """
 
     objective: Objective
     updater: Updater
     device: torch.device
     precision: Precision
+    compiles: bool = False
     step: int = 0
     module: Objective | DistributedDataParallel = field(init=False)
 
@@ -86,7 +91,7 @@ def train_step(state: TrainState, example: Example, micro_batch_rows: int) -> tu
     parts = example.split(micro_batch_rows or len(example.lengths))
     for number, part in enumerate(parts):
         is_last = number == len(parts) - 1
-        with _without_sync(state.module, is_last), state.autocast():
+        with _without_sync(state.module, is_last), state.autocast(), fusing(state.compiles):
             shares = state.module(part, totals)  # this part's share of the means: shares add up
             # DDP averages gradients over ranks; we want their sum.
             (shares.sum() * world_size()).backward()
@@ -114,7 +119,7 @@ def train(
 
     only_step: every step gets the rows and masks of this one.
     """
-    total_steps = state.updater.total_steps
+    total_steps, pace = state.updater.total_steps, Pace(state.device)
     state.objective.train()
     with _Ahead(state, batches, seed, only_step) as examples:
         for step in range(state.step, total_steps):
@@ -125,11 +130,9 @@ def train(
             losses, tokens = train_step(state, example, micro_batch_rows)
             update = state.updater.update(step, losses.sum())
             state.step = step + 1
+            pace.step()
             seconds = time.perf_counter() - start
-            report = StepReport(
-                losses, update.grad_norm, update.lr, update.skipped, int(tokens.item()), seconds, wait_seconds
-            )
-            if not on_event(state, report):
+            if not on_event(state, StepReport(losses, update, int(tokens.item()), seconds, wait_seconds)):
                 return
             state.objective.train()
 
@@ -140,13 +143,15 @@ class _Ahead(AbstractContextManager[Iterator[Example]]):
     def __init__(self, state: TrainState, batches: Batches, seed: int, only_step: int | None) -> None:
         self.objective, self.batches, self.seed, self.only_step = state.objective, batches, seed, only_step
         self.first, self.total_steps = state.step, state.updater.total_steps
+        self.is_gpu = state.device.type == "cuda"
         self.pool = ThreadPoolExecutor(1, thread_name_prefix="batches")
 
     def make(self, step: int) -> Example:
         step = step if self.only_step is None else self.only_step
         batch = self.batches.at(step, rank(), world_size())
         # Keyed by step and row, not by rank.
-        return self.objective.corrupt(batch, RowRng(self.seed, "mask", step), step / self.total_steps)
+        example = self.objective.corrupt(batch, RowRng(self.seed, "mask", step), step / self.total_steps)
+        return example.pinned() if self.is_gpu else example
 
     def __enter__(self) -> Iterator[Example]:
         return self._examples()

@@ -21,6 +21,7 @@ class Muon(torch.optim.Optimizer):
 
     The same update as torch.optim.Muon with adjust_lr_fn="match_rms_adamw" (Liu et al. 2025, eq. 4), Nesterov's momentum, and
     decoupled weight decay; matrices in a batched product may round differently. For parameters of two dimensions.
+    found_inf and grad_scale, where they are set, are minded as torch's fused optimizers mind them.
     """
 
     def __init__(self, params: Iterable[Any], *, lr: float, momentum: float, weight_decay: float) -> None:
@@ -43,17 +44,25 @@ class Muon(torch.optim.Optimizer):
             if not self.state[parameter]:
                 self.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
         buffers = [self.state[parameter]["momentum_buffer"] for parameter in parameters]
+        lost = getattr(self, "found_inf", None)
+        if lost is not None:
+            # A gradient that is the momentum itself leaves the momentum as it is.
+            scaled = torch.stack(gradients) / self.grad_scale  # type: ignore[attr-defined]
+            gradients = list(torch.where(lost > 0, torch.stack(buffers), scaled))
         torch._foreach_lerp_(buffers, gradients, 1 - group["momentum"])
         directions = torch.stack(torch._foreach_lerp(gradients, buffers, group["momentum"]))
         rows, columns = parameters[0].shape
         is_tall = rows > columns
         updates = orthogonal((directions.mT if is_tall else directions).bfloat16())
-        lr = group["lr"]
-        torch._foreach_mul_(parameters, 1 - lr * group["weight_decay"])
-        step_size = lr * 0.2 * math.sqrt(max(rows, columns))
-        torch._foreach_add_(
-            parameters, list((updates.mT if is_tall else updates).to(parameters[0].dtype)), alpha=-step_size
-        )
+        updates = (updates.mT if is_tall else updates).to(parameters[0].dtype)
+        lr, step_size = group["lr"], 0.2 * math.sqrt(max(rows, columns))
+        if lost is None:
+            torch._foreach_mul_(parameters, 1 - lr * group["weight_decay"])
+            torch._foreach_add_(parameters, list(updates), alpha=-lr * step_size)
+        else:
+            lr = lr * (1 - lost)
+            torch._foreach_mul_(parameters, 1 - lr * group["weight_decay"])
+            torch._foreach_add_(parameters, list(updates * lr), alpha=-step_size)
 
 
 def orthogonal(matrices_GAB: Tensor) -> Tensor:

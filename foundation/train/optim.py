@@ -1,7 +1,6 @@
 """One update of the weights: rate from the schedule, gradient clipping, step, clear."""
 
-import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -21,6 +20,10 @@ RateScale: TypeAlias = Callable[[str], float]
 
 # So many updates lost one after the other is no accident any more.
 MAX_SKIPPED_IN_A_ROW = 5
+# Where the host does not wait for the device, so often it looks whether updates are lost.
+LOOK_EVERY = 10
+# Of torch.nn.utils.clip_grads_with_norm_.
+_CLIP_EPS = 1e-6
 
 
 def is_decayed(module: nn.Module, name: str) -> bool:
@@ -95,18 +98,27 @@ def _is_muons(full: str, owner: nn.Module, name: str, parameter: nn.Parameter) -
 
 @dataclass(frozen=True, slots=True)
 class UpdateReport:
-    """grad_norm: L2 over all gradients before clipping. lr: the first optimizer's, of the parameters with the highest.
+    """norm: 0-dim, L2 over all gradients before clipping. lr: the first optimizer's, of the parameters with the highest.
 
-    skipped: the update was not made, since loss or norm is not finite.
+    skipped: the update was not made, since loss or norm is not finite. On a GPU nobody knows that yet: False.
     """
 
-    grad_norm: float
+    norm: Tensor
     lr: float
-    skipped: bool
+    skipped: bool = False
+
+    @property
+    def grad_norm(self) -> float:
+        """On a GPU, the host waits until it is there."""
+        return float(self.norm)
 
 
 class Updater:
-    """Owns the optimizers of a module over a run of total_steps."""
+    """Owns the optimizers of a module over a run of total_steps.
+
+    waits: know before each step whether loss and gradients are finite, and how large. A GPU would stand still meanwhile: there,
+    clipping and skipping are left to the device, and the host looks every LOOK_EVERY steps.
+    """
 
     def __init__(
         self,
@@ -121,38 +133,62 @@ class Updater:
         self.names = {id(parameter): name for name, _, _, parameter in _owned_parameters(module)}
         self._parameters = [parameter for *_, parameter in _owned_parameters(module)]
         self._base_lr = [[group["lr"] for group in optimizer.param_groups] for optimizer in self.optimizers]
-        self.skipped = 0
-        self.skipped_in_a_row = 0
+        device = self._parameters[0].device
+        self.waits = device.type != "cuda"
+        self._skipped = torch.zeros(2, dtype=torch.int64, device=device)  # in all; one after the other, up to now
+        self._forgets = torch.tensor([1, 0], device=device)
+
+    @property
+    def skipped(self) -> tuple[int, int]:
+        """Updates that were not made: in all, and in a row up to now."""
+        total, in_a_row = self._skipped.tolist()
+        return total, in_a_row
+
+    @skipped.setter
+    def skipped(self, counts: Sequence[int]) -> None:
+        self._skipped.copy_(torch.tensor(counts))
 
     def update(self, step: int, loss: Tensor) -> UpdateReport:
         """Step on the gradients that lie in the parameters, then clear them.
 
         Raises UserError when loss or gradients were not finite for MAX_SKIPPED_IN_A_ROW steps in a row.
         """
-        gradients = [p.grad for p in self._parameters if p.grad is not None]
-        norm = get_total_norm(gradients)
+        norm = get_total_norm([p.grad for p in self._parameters if p.grad is not None])
+        lost = ~(norm.isfinite() & loss.isfinite())
+        self._skipped = torch.where(lost, self._skipped + 1, self._skipped * self._forgets)
         scale = multiplier(step, self.total_steps, self.schedule)
-        # Both in one transfer, since the host waits for the device until it comes.
-        grad_norm, loss_nats = torch.stack([norm, loss.to(norm.dtype)]).tolist()
-        is_finite = math.isfinite(grad_norm) and math.isfinite(loss_nats)
-        if is_finite:
+        waits = self.waits or norm.dtype is torch.float64  # torch's take float32 factors only
+        is_lost = bool(lost) if waits else False
+        if not waits:
+            self._step_unseen(scale, norm, lost)
+        elif not is_lost:
             # The comparison is torch's own; below it the factor is exactly 1, and a pass over all gradients is saved.
-            if self.cfg.clip_norm and grad_norm + 1e-6 > self.cfg.clip_norm:
+            if self.cfg.clip_norm and float(norm) + _CLIP_EPS > self.cfg.clip_norm:
                 clip_grads_with_norm_(self._parameters, self.cfg.clip_norm, norm)
             self._step(scale)
-            self.skipped_in_a_row = 0
-        else:
-            self.skipped += 1
-            self.skipped_in_a_row += 1
         for parameter in self._parameters:
             parameter.grad = None
-        if self.skipped_in_a_row >= MAX_SKIPPED_IN_A_ROW:
+        if is_lost or (not waits and (step + 1) % LOOK_EVERY == 0):
+            self._raise_if_stuck(step, loss, norm)
+        return UpdateReport(norm, max(self._base_lr[0]) * scale, is_lost)
+
+    def _raise_if_stuck(self, step: int, loss: Tensor, norm: Tensor) -> None:
+        if self.skipped[1] >= MAX_SKIPPED_IN_A_ROW:
             raise UserError(
                 f"loss or gradient was not finite in {MAX_SKIPPED_IN_A_ROW} steps in a row, the last of them step {step + 1} "
-                f"(loss {loss_nats}, gradient norm {grad_norm}): the weights may hold a NaN, or the learning rate "
+                f"(loss {float(loss)}, gradient norm {float(norm)}): the weights may hold a NaN, or the learning rate "
                 f"{self._base_lr[0][0]:g} is too high; resume from the last checkpoint with a lower one under another name"
             )
-        return UpdateReport(grad_norm, max(self._base_lr[0]) * scale, not is_finite)
+
+    def _step_unseen(self, scale: float, norm: Tensor, lost: Tensor) -> None:
+        """Optimizers divide the gradients by grad_scale and leave everything as it is where found_inf is 1, as torch's do that
+        work with a GradScaler."""
+        for optimizer in self.optimizers:
+            optimizer.found_inf = lost.float()  # type: ignore[attr-defined]
+            # Never None, which only some of them take; the factor is clip_grads_with_norm_'s.
+            too_large = (norm + _CLIP_EPS) / self.cfg.clip_norm if self.cfg.clip_norm else torch.ones_like(norm)
+            optimizer.grad_scale = too_large.clamp(min=1.0).float()  # type: ignore[attr-defined]
+        self._step(scale)
 
     def _step(self, scale: float) -> None:
         for optimizer, base in zip(self.optimizers, self._base_lr, strict=True):

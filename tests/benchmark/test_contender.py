@@ -43,6 +43,7 @@ class Failing(Contender):
 def test_a_turn_is_as_many_pieces_as_fill_the_time() -> None:
     player = Player(Sleeper(name="a"), SETUP)
     try:
+        player.wait_until_ready()
         player.take_turn()
         player.take_turn()
     finally:
@@ -58,6 +59,7 @@ def test_a_turn_is_as_many_pieces_as_fill_the_time() -> None:
 def test_a_peer_that_cannot_run_is_kept_as_a_result() -> None:
     for dies, words in ((False, "RuntimeError: no compiler here"), (True, "its process ended with status 3")):
         player = Player(Failing(name="b", dies=dies), SETUP)
+        player.wait_until_ready()
         player.take_turn()
         player.close()
         assert (player.failure, player.turns) == (words, [])
@@ -74,6 +76,7 @@ class Killed(Contender):
 
 def test_a_peer_that_is_killed_while_others_have_their_turns_is_kept_as_a_result() -> None:
     player = Player(Killed(name="b"), SETUP)
+    player.wait_until_ready()
     assert not player.failure and player.threads == 0
     time.sleep(0.6)
     for _ in range(2):
@@ -84,4 +87,4 @@ def test_a_peer_that_is_killed_while_others_have_their_turns_is_kept_as_a_result
 
 def test_ours_that_cannot_run_ends_the_bench() -> None:
     with pytest.raises(UserError, match="ours: RuntimeError: no compiler here"):
-        Player(Failing(name="ours", is_ours=True), SETUP)
+        Player(Failing(name="ours", is_ours=True), SETUP).wait_until_ready()

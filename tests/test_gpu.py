@@ -1,0 +1,115 @@
+"""What a GPU computes, against the same in float32 on the CPU; skipped where there is none."""
+
+import math
+
+import pytest
+import torch
+
+from foundation.core.randomness import RowRng
+from foundation.data.batches import Pairs, PretrainingBatches
+from foundation.data.config import BatchesConfig
+from foundation.model import flash
+from foundation.model.attention import Layout, attend
+from foundation.model.config import ModelConfig
+from foundation.objective.config import MaskingConfig, ObjectiveConfig, SentenceTask
+from foundation.objective.pretraining import PretrainingObjective
+from foundation.train.config import AdamWConfig, MuonConfig, OptimConfig, Precision, ScheduleConfig, Shape
+from foundation.train.loop import TrainState, train, train_step
+from foundation.train.optim import Updater
+from tests.builders import SPECIALS, bert_config, modern_config, table
+
+pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")
+GPU, CPU = torch.device("cuda"), torch.device("cpu")
+SEQ_LEN = 32
+SHAPES = {
+    "bert": bert_config(width=64, heads=4, layers=3),
+    "modern": modern_config(width=64, heads=4, layers=3),
+    "local windows": modern_config(width=64, heads=4, layers=3, local_window=8, global_every=2),
+}
+ADAMW = AdamWConfig(lr=1e-3, clip_norm=0.5)
+MUON = MuonConfig(muon_lr=1e-3, adamw=AdamWConfig(lr=1e-3), clip_norm=0.5)
+
+
+def batches() -> PretrainingBatches:
+    cfg = BatchesConfig(rows_per_step=8, seq_len=SEQ_LEN, short_share=0.5)
+    return PretrainingBatches(table(), SPECIALS, cfg, pairs=Pairs.next, seed=0)
+
+
+def state_of(
+    cfg: ModelConfig, device: torch.device, precision: Precision, *, compiles: bool = False, optim: OptimConfig = ADAMW
+) -> TrainState:
+    torch.manual_seed(0)
+    asked = ObjectiveConfig(masking=MaskingConfig(), sentence_task=SentenceTask.nsp)
+    ordinary = torch.zeros(cfg.vocab_size, dtype=torch.bool).numpy()
+    objective = PretrainingObjective(asked, cfg, SPECIALS, ordinary, seq_len=SEQ_LEN).to(device)
+    updater = Updater(objective, optim, ScheduleConfig(shape=Shape.linear), total_steps=40)
+    return TrainState(objective, updater, device, precision, compiles)
+
+
+def gradients(state: TrainState, step: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Losses, and all gradients as one vector, on the CPU."""
+    example = state.objective.corrupt(batches().at(step), RowRng(0, "mask", step), 0.0).to(state.device)
+    losses, _ = train_step(state, example, micro_batch_rows=0)
+    found = torch.cat([p.grad.flatten().cpu().double() for p in state.objective.parameters() if p.grad is not None])
+    state.objective.zero_grad(set_to_none=True)
+    return losses.cpu().double(), found
+
+
+def distance(one: torch.Tensor, other: torch.Tensor) -> float:
+    return float((one - other).norm() / other.norm())
+
+
+@pytest.mark.parametrize("window", [0, 8])
+def test_flash_attention_is_attention(window: int) -> None:
+    """bfloat16 against the padded path in float32 on the same rounded numbers, both directions."""
+    torch.manual_seed(0)
+    lengths = [5, 1, 32, 17, 9]
+    qkv = torch.randn(sum(lengths), 3, 4, 16, device=GPU).bfloat16()
+    out = []
+    for kind in (torch.bfloat16, torch.float32):
+        x = qkv.detach().to(kind).requires_grad_()
+        layout = Layout.of(lengths, GPU)
+        assert flash.applies_to(x, layout) is (kind is torch.bfloat16)
+        mixed = (
+            flash.attend(*x.unbind(1), layout, window, 0.0)
+            if kind is torch.bfloat16
+            else attend(x, layout, window, 0.0)
+        )
+        mixed.float().square().sum().backward()
+        out.append((mixed.detach().float(), x.grad.float()))
+    for flashed, plain in zip(*out, strict=True):
+        assert distance(flashed, plain) < 1e-2
+
+
+@pytest.mark.parametrize("compiles", [False, True], ids=["eager", "compiled"])
+@pytest.mark.parametrize("precision", [Precision.fp32, Precision.bf16])
+@pytest.mark.parametrize("shape", SHAPES)
+def test_a_step_is_that_of_the_cpu(shape: str, precision: Precision, compiles: bool) -> None:
+    cfg = SHAPES[shape]
+    reference, state = state_of(cfg, CPU, Precision.fp32), state_of(cfg, GPU, precision, compiles=compiles)
+    state.objective.load_state_dict(reference.objective.state_dict())
+    near = 1e-4 if precision is Precision.fp32 else 3e-2
+    for step in range(2):
+        (their_losses, theirs), (losses, found) = gradients(reference, step), gradients(state, step)
+        assert distance(losses, their_losses) < near
+        assert distance(found, theirs) < near
+
+
+@pytest.mark.parametrize("optim", [ADAMW, MUON], ids=["adamw", "muon"])
+def test_a_run_learns_and_a_lost_step_changes_nothing(optim: OptimConfig) -> None:
+    state = state_of(SHAPES["modern"], GPU, Precision.bf16, optim=optim)
+    assert not state.updater.waits
+    losses: list[float] = []
+
+    def on_event(state: TrainState, report: object) -> bool:
+        losses.append(float(report.losses[0]))  # type: ignore[attr-defined]
+        return True
+
+    train(state, batches(), seed=0, micro_batch_rows=0, only_step=0, on_event=on_event)
+    assert losses[-1] < losses[0] - 0.1 and all(map(math.isfinite, losses))
+    before = [p.detach().clone() for p in state.objective.parameters()]
+    for parameter in state.objective.parameters():
+        parameter.grad = torch.full_like(parameter, math.nan)
+    state.updater.update(0, torch.zeros((), device=GPU))
+    assert state.updater.skipped == (1, 1)
+    assert all(torch.equal(p, q) for p, q in zip(state.objective.parameters(), before, strict=True))
