@@ -71,6 +71,9 @@ def build_cases(cfg: BenchConfig, setup: Setup) -> Iterator[Case]:
 
 
 def _pretraining(case: PretrainingCase, cfg: BenchConfig, setup: Setup) -> Case:
+    # A GPU's float32 is a tenth of its bfloat16, and nobody's choice.
+    kinds = [Precision.bf16] if setup.device == "cuda" else [Precision.bf16, Precision.fp32]
+    ways = [(kind, False) for kind in kinds] + [(Precision.bf16, True)]
     examples = pretraining_examples(case, open_corpus(cfg.data, case.size.vocab_size, setup.runs_dir))
     filled = filling(examples, case.seq_len)
     contenders: list[Contender] = [
@@ -83,7 +86,7 @@ def _pretraining(case: PretrainingCase, cfg: BenchConfig, setup: Setup) -> Case:
             precision=precision,
             is_modern=is_modern,
         )
-        for precision, is_modern in ((Precision.bf16, False), (Precision.fp32, False), (Precision.bf16, True))
+        for precision, is_modern in ways
     ]
     if cfg.peers:
         contenders += [
@@ -94,7 +97,7 @@ def _pretraining(case: PretrainingCase, cfg: BenchConfig, setup: Setup) -> Case:
         f"{case.rows} rows of up to {case.seq_len} tokens; {filled.real_share:.1%} of the peer's cells are tokens, and "
         f"{filled.targets_share:.1%} of the tokens are asked",
     ]
-    return Case(case.name, "tokens", [*contenders, *_products()], notes, flops_of(case.size, filled, case.seq_len))
+    return Case(case.name, "tokens", [*contenders, *_products(kinds)], notes, flops_of(case.size, filled, case.seq_len))
 
 
 def _finetuning(case: FinetuningCase, cfg: BenchConfig, setup: Setup) -> Case:
@@ -126,6 +129,6 @@ def _as_peer(peer: PeerConfig) -> dict[str, Any]:
     return {"name": f"transformers {peer.name}", "is_default": peer.is_default, "product": peer.precision.value}
 
 
-def _products() -> list[Contender]:
-    """Both precisions' rates, measured in the same rounds as the steps that are held against them."""
-    return [Products(name=name, is_ours=True, precision=Precision(kind)) for kind, name in PRODUCT_NAMES.items()]
+def _products(kinds: list[Precision]) -> list[Contender]:
+    """The precisions' rates, measured in the same rounds as the steps that are held against them."""
+    return [Products(name=PRODUCT_NAMES[kind.value], is_ours=True, precision=kind) for kind in kinds]

@@ -96,6 +96,30 @@ def assemble(
     )
 
 
+def assemble_spans(table: NDArray[np.integer], spans: Ids, is_pair: NDArray[np.bool_], specials: SpecialIds) -> Batch:
+    """The same for rows that are spans of a table, (R, 2, 2): where A and B start and end; B counts where is_pair, (R,).
+
+    A few passes over all tokens, in which numpy lets other threads run; a loop over rows would hold up the thread that asks a GPU
+    for its steps.
+    """
+    asked = np.stack([np.ones_like(is_pair), is_pair], axis=1).ravel()
+    starts, ends = spans.reshape(-1, 2)[asked].T
+    is_first = np.arange(len(asked))[asked] % 2 == 0
+    n_text = ends - starts
+    n_piece = n_text + 1 + is_first  # [SEP] behind every segment, [CLS] before the first of a row
+    piece_ends = n_piece.cumsum()
+    ids = np.empty(n_piece.sum(), dtype=np.int64)
+    ids[piece_ends - 1] = specials.sep
+    ids[(piece_ends - n_piece)[is_first]] = specials.cls
+    # Where each token of the text is: counted through, plus how far its segment is from where the count stands.
+    count = np.arange(n_text.sum())
+    counted = n_text.cumsum() - n_text
+    ids[count + (piece_ends - 1 - n_text - counted).repeat(n_text)] = table[count + (starts - counted).repeat(n_text)]
+    maskable = (ids != specials.cls) & (ids != specials.sep)
+    lengths = np.add.reduceat(n_piece, np.flatnonzero(is_first))
+    return Batch(ids, (~is_first).astype(np.int64).repeat(n_piece), lengths, maskable, labels=None, first_row=0)
+
+
 def rows_of_rank(n_rows: int, rank: int, world: int) -> range:
     """This rank's rows of a step: neighbours, shares as equal as can be."""
     return range(n_rows * rank // world, n_rows * (rank + 1) // world)
@@ -197,9 +221,12 @@ class PretrainingBatches:
         examples = self.index.bounds[self._examples_of(step)]
         seconds, labels = self._pair_up(examples, step)
         mine = rows_of_rank(self.rows_per_step, rank, world)
-        rows = [self._row(examples[row], seconds[row], int(labels[row])) for row in mine]
-        batch = assemble(rows, self.specials, labels[mine.start : mine.stop], mine.start)
-        batch.places = examples[mine.start : mine.stop, ::2]
+        examples, seconds, labels = (part[mine.start : mine.stop] for part in (examples, seconds, labels))
+        spans = np.stack([examples[:, :2], seconds], axis=1)
+        if self.pairs is Pairs.order:
+            spans[labels == BROKEN] = spans[labels == BROKEN, ::-1]
+        batch = assemble_spans(self.table.ids, spans, labels != NO_PAIR, self.specials)
+        batch.labels, batch.first_row, batch.places = labels, mine.start, examples[:, ::2]
         return batch
 
     def _examples_of(self, step: int) -> Ids:
@@ -247,10 +274,3 @@ class PretrainingBatches:
             by_document = broken[np.argsort(shuffled[numbers], kind="stable")]
             seconds[by_document] = seconds[np.roll(by_document, -int(counts.max()))]
         return broken
-
-    def _row(self, example: Ids, second: Ids, label: int) -> Row:
-        first = self.table.ids[example[0] : example[1]]
-        if label == NO_PAIR:
-            return (first,)
-        other = self.table.ids[second[0] : second[1]]
-        return (other, first) if self.pairs is Pairs.order and label == BROKEN else (first, other)

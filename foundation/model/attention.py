@@ -62,7 +62,8 @@ class Layout:
     """How T flat tokens fall into sequences, and who sees whom in each.
 
     prefix_lengths: for Visibility.prefix, how many tokens at the start of each sequence everyone in it sees. longest: tokens of
-    the longest sequence. has_flash: whether model/flash.py may serve. starts: (R + 1,) int32, where each begins in T, and T. positions: (T,) int64, of each token in its own.
+    the longest sequence. has_flash: whether model/flash.py may serve. starts: (R + 1,) int32, where each begins in T, and T.
+    positions: (T,) int64, of each token in its own.
     """
 
     lengths: tuple[int, ...]
@@ -205,18 +206,20 @@ class Attention(nn.Module):
     def forward(self, hidden_TD: Tensor, layout: Layout, turn: Rotation | None, at_M: Tensor | None = None) -> Tensor:
         """(T, D) -> (T, D), or (M, D): of the tokens at these positions, which look at all of their row."""
         qkv_T3NH = self.qkv(hidden_TD).unflatten(-1, (3, self.heads, -1))
-        dropout = self.dropout if self.training else 0.0
-        if self.prefix is None and native.attention_applies_to(qkv_T3NH, layout):
-            return self.project(picked(native.attend(qkv_T3NH, layout, self.window, dropout, turn), at_M))
-        if self.prefix is None and flash.applies_to(qkv_T3NH, layout):
-            q_TNH, k_TNH, v_TNH = qkv_T3NH.unbind(1)
-            if turn is not None:
-                q_TNH, k_TNH = turn.of_one(q_TNH), turn.of_one(k_TNH)
-            return self.project(picked(flash.attend(q_TNH, k_TNH, v_TNH, layout, self.window, dropout), at_M))
+        return self.project(picked(self._mix(qkv_T3NH, layout, turn), at_M))
+
+    def _mix(self, qkv_T3NH: Tensor, layout: Layout, turn: Rotation | None) -> Tensor:
+        """(T, N, H), by the fastest way that takes them."""
+        settings = layout, self.window, self.dropout if self.training else 0.0
+        if self.prefix is None:
+            if native.attention_applies_to(qkv_T3NH, layout):
+                return native.attend(qkv_T3NH, *settings, turn)
+            if flash.applies_to(qkv_T3NH, layout):
+                return flash.attend(qkv_T3NH, *settings, turn)
         if turn is not None:
             qk_T2NH = turn.of_queries_and_keys(qkv_T3NH[:, :2])
             qkv_T3NH = torch.cat([qk_T2NH, qkv_T3NH[:, 2:]], dim=1)
-        return self.project(picked(attend(qkv_T3NH, layout, self.window, dropout, self.prefix), at_M))
+        return attend(qkv_T3NH, *settings, self.prefix)
 
     def project(self, mixed_TNH: Tensor) -> Tensor:
         """(T, N, H) -> (T, D)."""

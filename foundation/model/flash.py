@@ -10,6 +10,7 @@ from torch import Tensor
 
 if TYPE_CHECKING:
     from foundation.model.attention import Layout
+    from foundation.model.rotary import Rotation
 
 # Its kernels are for NVIDIA's compute capability 8.0 and later, and for heads of these widths.
 _LEAST_CAPABILITY = (8, 0)
@@ -30,8 +31,12 @@ def applies_to(qkv_T3NH: Tensor, layout: "Layout") -> bool:
     return layout.has_flash and is_narrow and width % _WIDTH_MULTIPLE == 0 and width <= _GREATEST_WIDTH
 
 
-def attend(q_TNH: Tensor, k_TNH: Tensor, v_TNH: Tensor, layout: "Layout", window: int, dropout: float) -> Tensor:
-    """softmax(q·k / √H)·v inside each row, (T, N, H). window: tokens in sight around a token, itself among them; 0: all."""
+def attend(qkv_T3NH: Tensor, layout: "Layout", window: int, dropout: float, turn: "Rotation | None") -> Tensor:
+    """softmax(q·k / √H)·v inside each row, q and k turned first: (T, N, H). window: tokens in sight around a token, itself among
+    them; 0: all."""
+    q_TNH, k_TNH, v_TNH = qkv_T3NH.unbind(1)
+    if turn is not None:
+        q_TNH, k_TNH = turn.of_one(q_TNH), turn.of_one(k_TNH)
     half = window // 2 if window else _UNLIMITED
     return varlen(q_TNH, k_TNH, v_TNH, layout.starts, layout.longest, dropout, half)
 

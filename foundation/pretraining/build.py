@@ -16,11 +16,10 @@ from foundation.data.prepare import prepare
 from foundation.objective.document_words import DocumentWords
 from foundation.objective.next_sentence import pairs_for
 from foundation.objective.pretraining import PretrainingObjective
-from foundation.train.config import Precision
 from foundation.train.duration import seconds as budget_seconds
 from foundation.train.duration import seconds_per_step
 from foundation.train.held_out import HeldOut
-from foundation.train.loop import TrainState, train_step
+from foundation.train.loop import TrainState, compiles, train_step
 from foundation.train.optim import Updater
 from foundation.train.pretrain_config import PretrainConfig
 
@@ -66,9 +65,7 @@ def make_state(
     """The objective on its device, with its optimizers."""
     objective, trainer = objective.to(device), cfg.trainer
     updater = Updater(objective, cfg.optim, cfg.schedule, total_steps)
-    pays = device.type == "cuda" and trainer.precision is Precision.bf16
-    compiles = pays if trainer.compile is None else trainer.compile
-    return TrainState(objective, updater, device, trainer.precision, compiles)
+    return TrainState(objective, updater, device, trainer.precision, compiles(trainer, device, unasked=True))
 
 
 def make_held_out(cfg: PretrainConfig, objective: PretrainingObjective, corpus: Corpus) -> HeldOut:

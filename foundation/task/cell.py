@@ -33,7 +33,7 @@ from foundation.task.start import Beginning, Start, rate_scale
 from foundation.task.study_config import FinetuneConfig
 from foundation.task.watch import Watch, logs
 from foundation.train.config import Precision
-from foundation.train.loop import Batches, StepReport, TrainState, train
+from foundation.train.loop import Batches, StepReport, TrainState, compiles, train
 from foundation.train.optim import Updater
 
 SCORES_FILE, PREDICTIONS_FILE = "scores.json", "predictions.parquet"
@@ -170,7 +170,9 @@ def run_steps(arm: Arm, objective: Objective, batches: Batches, watch: Watch, *,
     cfg = arm.cfg
     scale = partial(rate_scale, cfg, objective.encoder.cfg.layers)
     updater = Updater(objective, cfg.optim, cfg.schedule, total_steps, scale)
-    state = TrainState(objective, updater, arm.device, cfg.trainer.precision, bool(cfg.trainer.compile))
+    state = TrainState(
+        objective, updater, arm.device, cfg.trainer.precision, compiles(cfg.trainer, arm.device, unasked=False)
+    )
     with StopRequest() as stop:
 
         def go_on(state: TrainState, report: StepReport) -> bool:

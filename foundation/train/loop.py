@@ -13,11 +13,12 @@ from torch.nn.parallel import DistributedDataParallel
 
 from foundation.core.device import Pace
 from foundation.core.distributed import rank, sum_over_ranks, world_size
+from foundation.core.errors import UserError
 from foundation.core.randomness import RowRng, torch_seed
 from foundation.data.batches import Batch
 from foundation.model.fusion import fusing
 from foundation.objective.base import Example, Objective
-from foundation.train.config import Precision
+from foundation.train.config import Precision, TrainerConfig
 from foundation.train.optim import Updater, UpdateReport
 
 # Batches made ahead of the step that needs them, by a thread; batch and mask are functions of the step, so nothing changes.
@@ -78,6 +79,14 @@ class TrainState:
 def autocast(device: torch.device, precision: Precision) -> AbstractContextManager[object]:
     """A context in which products run in `precision`."""
     return torch.autocast(device.type, torch.bfloat16) if precision is Precision.bf16 else nullcontext()
+
+
+def compiles(trainer: TrainerConfig, device: torch.device, *, unasked: bool) -> bool:
+    """Whether the parts of a step are compiled. unasked: where nothing is set and it pays, in bf16 on a GPU."""
+    if trainer.compile and device.type != "cuda":
+        raise UserError("trainer.compile=true is for a GPU: a CPU in bf16 has fused passes of its own; leave it out")
+    pays = unasked and device.type == "cuda" and trainer.precision is Precision.bf16
+    return pays if trainer.compile is None else trainer.compile
 
 
 def train_step(state: TrainState, example: Example, micro_batch_rows: int) -> tuple[Tensor, Tensor]:

@@ -6,7 +6,17 @@ import numpy as np
 import pytest
 
 from foundation.core.errors import UserError
-from foundation.data.batches import BROKEN, FOLLOWS, NO_PAIR, Batch, Pairs, PretrainingBatches, assemble, index_examples
+from foundation.data.batches import (
+    BROKEN,
+    FOLLOWS,
+    NO_PAIR,
+    Batch,
+    Pairs,
+    PretrainingBatches,
+    assemble,
+    assemble_spans,
+    index_examples,
+)
 from foundation.data.config import BatchesConfig
 from foundation.data.corpus import TokenTable
 from tests.builders import SPECIALS, table
@@ -38,6 +48,21 @@ def test_assemble_lays_rows_end_to_end() -> None:
     assert batch.segments.tolist() == [0, 0, 0, 0, 0, 0, 0, 1, 1, 1]
     assert batch.lengths.tolist() == [4, 6]
     assert batch.maskable.tolist() == [False, True, True, False, False, True, False, True, True, False]
+
+
+def test_spans_of_a_table_are_assembled_as_rows_are() -> None:
+    """Random spans, empty ones among them, of one or two segments."""
+    draws = np.random.default_rng(0)
+    ids = draws.integers(0, 101, 500).astype(np.uint16)  # special ones may be in the text
+    for n_rows in (1, 2, 17):
+        starts = draws.integers(0, 450, (n_rows, 2))
+        spans = np.stack([starts, starts + draws.integers(0, 20, (n_rows, 2))], axis=2)
+        is_pair = draws.random(n_rows) < 0.5
+        rows = [tuple(ids[a:b] for a, b in spans[row][: 1 + is_pair[row]]) for row in range(n_rows)]
+        expected, found = assemble(rows, SPECIALS, None), assemble_spans(ids, spans, is_pair, SPECIALS)
+        for name in ("ids", "segments", "lengths", "maskable"):
+            one, other = getattr(found, name), getattr(expected, name)
+            assert one.dtype == other.dtype and np.array_equal(one, other), name
 
 
 @pytest.mark.parametrize("whole_sentences", [True, False])
