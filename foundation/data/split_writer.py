@@ -13,6 +13,7 @@ from foundation.core.errors import UserError
 from foundation.data.corpus import DOCUMENTS, IDS, SENTENCES, SplitCounts
 from foundation.data.sentences import split_sentences
 from foundation.data.tokenizer import FlatEncoding, Tokenizer
+from foundation.data.word_table import WordTable
 
 # Enough work for every core, while what the library keeps for a token (about 100 bytes) stays below some 100 MB.
 _SENTENCES_PER_BATCH = 8192
@@ -33,7 +34,7 @@ class SplitWriter:
     def __init__(self, folder: Path, tokenizer: Tokenizer) -> None:
         folder.mkdir()
         self._folder = folder
-        self._tokenizer = tokenizer
+        self._words = WordTable(tokenizer)
         self._ids, self._documents, self._sentences = (
             (folder / name).open("wb") for name in (IDS, DOCUMENTS, SENTENCES)
         )
@@ -83,7 +84,7 @@ class SplitWriter:
     def _encode(self, sentences: list[str]) -> list[FlatEncoding]:
         """In parts, since one document may be a whole library; the library that encodes lets the interpreter go on meanwhile."""
         return [
-            self._tokenizer.encode_flat(sentences[start : start + _SENTENCES_PER_BATCH])
+            self._words.encode(sentences[start : start + _SENTENCES_PER_BATCH])
             for start in range(0, len(sentences), _SENTENCES_PER_BATCH)
         ]
 
