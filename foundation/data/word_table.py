@@ -1,5 +1,6 @@
 """Encode running text by looking up its words: the ids are the tokenizer's, for a fraction of the work."""
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,7 @@ _MOST_CHARACTERS = 1 << 23
 
 
 class _Numbers(dict[str, int]):
-    """Numbers words in the order in which they are first asked for. new: those whose ids are not known yet."""
+    """Numbers words in the order in which they are first asked for. new: those that were not there before."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -56,11 +57,77 @@ class _Column:
         self._used = end
 
 
+class _Encodings:
+    """The ids of numbered words: those of word w are ids[starts[w] : starts[w] + lengths[w]]."""
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        self._tokenizer = tokenizer
+        self._ids, self._starts, self._lengths = (_Column(dtype) for dtype in (tokenizer.id_dtype, np.int64, np.int64))
+        # So that the space behind it belongs to a run.
+        self._ends_in_space = _Column(np.bool_)
+
+    def learn(self, words: list[str]) -> None:
+        """Encode the words that have the next numbers."""
+        encoded = self._tokenizer.encode_flat([word[1:] if word.startswith(_START) else f" {word}" for word in words])
+        self._starts.extend(len(self._ids.values) + encoded.lengths.cumsum() - encoded.lengths)
+        self._lengths.extend(encoded.lengths)
+        self._ids.extend(encoded.ids)
+        self._ends_in_space.extend(np.array([not word or word[-1].isspace() for word in words], np.bool_))
+
+    def of(self, texts: list[str], numbers: NDArray[np.int64], n_words: NDArray[np.int64]) -> FlatEncoding:
+        """The ids of `texts`. numbers: of all their words, (words,). n_words: in each text, (texts,), at least one."""
+        if self._tokenizer.spaces is Spaces.dropped:
+            return self._joined(numbers, n_words)
+        divisible = ~np.logical_or.reduceat(self._ends_in_space.values[numbers], n_words.cumsum() - n_words)
+        if divisible.all():
+            return self._joined(numbers, n_words)
+        whole = self._tokenizer.encode_flat([texts[index] for index in np.flatnonzero(~divisible)])
+        return _merge(divisible, self._joined(numbers[np.repeat(divisible, n_words)], n_words[divisible]), whole)
+
+    def _joined(self, numbers: NDArray[np.int64], n_words: NDArray[np.int64]) -> FlatEncoding:
+        lengths = self._lengths.values[numbers]
+        ends = lengths.cumsum()
+        shifts = self._starts.values[numbers] - (ends - lengths)
+        ids = self._ids.values[np.repeat(shifts, lengths) + np.arange(lengths.sum())]
+        return FlatEncoding(ids, np.diff(ends[n_words.cumsum() - 1], prepend=0))
+
+
+@dataclass(frozen=True, slots=True)
+class NumberedTexts:
+    """Texts whose words have numbers, (words,); n_words: of each text, (texts,). new: words that nobody has encoded yet."""
+
+    texts: list[str]
+    numbers: NDArray[np.int64]
+    n_words: NDArray[np.int64]
+    new: list[str]
+    encodings: _Encodings
+
+    def encode(self) -> FlatEncoding:
+        """The ids. Once for each that a table numbered, in the same order, for `new` holds what later ones need."""
+        self.encodings.learn(self.new)
+        return self.encodings.of(self.texts, self.numbers, self.n_words)
+
+
+@dataclass(frozen=True, slots=True)
+class WholeTexts:
+    """Texts whose words must not be looked up."""
+
+    texts: list[str]
+    tokenizer: Tokenizer
+
+    def encode(self) -> FlatEncoding:
+        """The ids, by the tokenizer."""
+        return self.tokenizer.encode_flat(self.texts)
+
+
 class WordTable:
     """Encodes texts as `tokenizer.encode_flat` does. Remembers the ids of words; forgets them all when they are too many.
 
+    In two parts, which two threads can do at the same time for different texts: words get numbers, which is Python's work,
+    and numbers get ids, most of which is not.
+
     Where white space is part of tokens, a run of it must not be cut; texts with such a run, and those with a zero, go to the
-    tokenizer whole, and so does everything if the tokenizer is of an unknown make. Not for two threads at once.
+    tokenizer whole, and so does everything if the tokenizer is of an unknown make.
     """
 
     def __init__(
@@ -73,51 +140,23 @@ class WordTable:
     def __len__(self) -> int:
         return len(self._numbers)
 
-    def encode(self, texts: list[str]) -> FlatEncoding:
-        """The ids of `texts`, in order, and the length of each."""
+    def number(self, texts: list[str]) -> NumberedTexts | WholeTexts:
+        """The first part."""
         if self._tokenizer.spaces is Spaces.unknown or not texts or any(_START in text for text in texts):
-            return self._tokenizer.encode_flat(texts)
+            return WholeTexts(texts, self._tokenizer)
         if len(self._numbers) > self._most_words or self._n_characters > self._most_characters:
             self._forget()
         numbers = np.concatenate(
             [self._numbers.of(texts[first : first + _TEXTS_AT_ONCE]) for first in range(0, len(texts), _TEXTS_AT_ONCE)]
         )
-        self._learn()
         n_words = np.fromiter((text.count(" ") for text in texts), np.int64, len(texts)) + 1
-        if self._tokenizer.spaces is Spaces.dropped:
-            return self._look_up(numbers, n_words)
-        divisible = ~np.logical_or.reduceat(self._ends_in_space.values[numbers], n_words.cumsum() - n_words)
-        if divisible.all():
-            return self._look_up(numbers, n_words)
-        whole = self._tokenizer.encode_flat([texts[index] for index in np.flatnonzero(~divisible)])
-        return _merge(divisible, self._look_up(numbers[np.repeat(divisible, n_words)], n_words[divisible]), whole)
+        new, self._numbers.new = self._numbers.new, []
+        self._n_characters += sum(map(len, new))
+        return NumberedTexts(texts, numbers, n_words, new, self._encodings)
 
     def _forget(self) -> None:
-        self._numbers, self._n_characters = _Numbers(), 0
-        # Of word w: ids[starts[w] : starts[w] + lengths[w]].
-        self._ids, self._starts, self._lengths = (
-            _Column(dtype) for dtype in (self._tokenizer.id_dtype, np.int64, np.int64)
-        )
-        # So that the space behind it belongs to a run.
-        self._ends_in_space = _Column(np.bool_)
-
-    def _learn(self) -> None:
-        """Have the words encoded that were seen for the first time."""
-        words, self._numbers.new = self._numbers.new, []
-        encoded = self._tokenizer.encode_flat([word[1:] if word.startswith(_START) else f" {word}" for word in words])
-        self._starts.extend(len(self._ids.values) + encoded.lengths.cumsum() - encoded.lengths)
-        self._lengths.extend(encoded.lengths)
-        self._ids.extend(encoded.ids)
-        self._ends_in_space.extend(np.array([not word or word[-1].isspace() for word in words], np.bool_))
-        self._n_characters += sum(map(len, words))
-
-    def _look_up(self, numbers: NDArray[np.int64], n_words: NDArray[np.int64]) -> FlatEncoding:
-        """numbers: of all words, (words,). n_words: in each text, (texts,), at least one."""
-        lengths = self._lengths.values[numbers]
-        ends = lengths.cumsum()
-        shifts = self._starts.values[numbers] - (ends - lengths)
-        ids = self._ids.values[np.repeat(shifts, lengths) + np.arange(lengths.sum())]
-        return FlatEncoding(ids, np.diff(ends[n_words.cumsum() - 1], prepend=0))
+        # New objects: texts that were numbered before still need the old ones.
+        self._numbers, self._encodings, self._n_characters = _Numbers(), _Encodings(self._tokenizer), 0
 
 
 def _merge(is_first: NDArray[np.bool_], first: FlatEncoding, second: FlatEncoding) -> FlatEncoding:
