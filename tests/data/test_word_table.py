@@ -92,6 +92,19 @@ def test_too_many_words_are_forgotten_and_nothing_changes(kind):
     assert min(sizes[10:]) < 50
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_texts_can_be_numbered_long_before_they_are_encoded(kind):
+    tokenizer = trained(kind, False)
+    table = WordTable(tokenizer, most_words=100)
+    batches = [hard_texts(40, seed) for seed in range(20)]
+    numbered = [table.number(texts) for texts in batches]
+    assert len(table) < 500  # of about a thousand: some were forgotten before their texts are encoded
+    for texts, words in zip(batches, numbered, strict=True):
+        flat = words.encode()
+        alone = tokenizer.encode_flat(texts)
+        assert (flat.ids.tolist(), flat.lengths.tolist()) == (alone.ids.tolist(), alone.lengths.tolist())
+
+
 def test_long_words_are_forgotten_before_they_fill_the_memory():
     tokenizer = trained(TokenizerKind.wordpiece, True)
     table = WordTable(tokenizer, most_characters=1000)
