@@ -13,6 +13,7 @@ from foundation.core.errors import UserError
 from foundation.data.corpus import DOCUMENTS, IDS, SENTENCES, SplitCounts
 from foundation.data.sentences import split_sentences
 from foundation.data.tokenizer import FlatEncoding, Tokenizer
+from foundation.data.word_table import NumberedTexts, WholeTexts, WordTable
 
 # Enough work for every core, while what the library keeps for a token (about 100 bytes) stays below some 100 MB.
 _SENTENCES_PER_BATCH = 8192
@@ -33,7 +34,7 @@ class SplitWriter:
     def __init__(self, folder: Path, tokenizer: Tokenizer) -> None:
         folder.mkdir()
         self._folder = folder
-        self._tokenizer = tokenizer
+        self._words = WordTable(tokenizer)
         self._ids, self._documents, self._sentences = (
             (folder / name).open("wb") for name in (IDS, DOCUMENTS, SENTENCES)
         )
@@ -76,14 +77,16 @@ class SplitWriter:
     def _encode_ahead(self) -> None:
         """Have a thread encode what waits, while the caller reads on; and write what it encoded before."""
         waiting, self._waiting = self._waiting, _Waiting([], [], [])
-        ahead = (waiting, self._encoder.submit(self._encode, waiting.sentences)) if waiting.sentences else None
+        ahead = (
+            (waiting, self._encoder.submit(_encode, self._numbered(waiting.sentences))) if waiting.sentences else None
+        )
         self._write()
         self._ahead = ahead
 
-    def _encode(self, sentences: list[str]) -> list[FlatEncoding]:
-        """In parts, since one document may be a whole library; the library that encodes lets the interpreter go on meanwhile."""
+    def _numbered(self, sentences: list[str]) -> list[NumberedTexts | WholeTexts]:
+        """In parts, since one document may be a whole library."""
         return [
-            self._tokenizer.encode_flat(sentences[start : start + _SENTENCES_PER_BATCH])
+            self._words.number(sentences[start : start + _SENTENCES_PER_BATCH])
             for start in range(0, len(sentences), _SENTENCES_PER_BATCH)
         ]
 
@@ -111,3 +114,8 @@ class SplitWriter:
     def _write_bounds(file: BinaryIO, bounds: NDArray[np.int64]) -> int:
         file.write(bounds.data)
         return len(bounds)
+
+
+def _encode(parts: list[NumberedTexts | WholeTexts]) -> list[FlatEncoding]:
+    """The interpreter goes on meanwhile: most of the time is the library's."""
+    return [part.encode() for part in parts]

@@ -4,6 +4,7 @@ import json
 import unicodedata
 from collections.abc import Callable
 from dataclasses import dataclass, fields
+from enum import Enum, auto
 from functools import cached_property
 from itertools import chain
 from pathlib import Path
@@ -72,6 +73,18 @@ class FlatEncoding:
     lengths: NDArray[np.int64]
 
 
+class Spaces(Enum):
+    """What a space between words is to a tokenizer, and so where a text can be cut without a change of its tokens.
+
+    dropped: no part of any token; at every space. kept: part of the word behind it; before a space that does not follow
+    other white space. unknown: perhaps nowhere.
+    """
+
+    dropped = auto()
+    kept = auto()
+    unknown = auto()
+
+
 class Tokenizer:
     """A WordPiece or byte-level BPE tokenizer with the five special tokens of BERT.
 
@@ -86,6 +99,7 @@ class Tokenizer:
         self._backend = backend
         content = json.loads(backend.to_str())
         self._starts_word = _word_start_rule(content, origin)
+        self.spaces = _spaces(content)
         vocab = backend.get_vocab()
         if missing := [text for text in SPECIAL_TOKENS.values() if text not in vocab]:
             raise UserError(f"{origin} lacks {', '.join(missing)}: it must have {', '.join(SPECIAL_TOKENS.values())}")
@@ -192,6 +206,21 @@ def _word_start_rule(content: dict[str, Any], origin: str) -> Callable[[str], bo
     if model["type"] == "BPE" and (content["decoder"] or {}).get("type") == "ByteLevel":
         return _starts_outside_a_word
     raise UserError(f"{origin} is a {model['type']} tokenizer: only WordPiece and byte-level BPE can be used")
+
+
+def _spaces(content: dict[str, Any]) -> Spaces:
+    """Judged by the parts that a tokenizer.json names; only what BERT and byte-level BPE are made of is known."""
+    for token in content["added_tokens"]:
+        takes_neighbours = token["lstrip"] or token["rstrip"] or token["single_word"] or token["normalized"]
+        if takes_neighbours or any(map(str.isspace, token["content"])):
+            return Spaces.unknown
+    normalizer, splitter = content["normalizer"] or {"type": None}, content["pre_tokenizer"] or {"type": None}
+    if content["model"].get("dropout"):
+        return Spaces.unknown
+    if splitter["type"] == "BertPreTokenizer" and normalizer["type"] in (None, "Lowercase", "BertNormalizer"):
+        return Spaces.dropped
+    cuts_bytes = splitter["type"] == "ByteLevel" and splitter["use_regex"] and not splitter["add_prefix_space"]
+    return Spaces.kept if cuts_bytes and normalizer["type"] in (None, "Lowercase") else Spaces.unknown
 
 
 def _byte_alphabet() -> dict[str, int]:

@@ -1,9 +1,10 @@
 import random
+import re
 import time
 
 import pytest
 
-from foundation.data.sentences import split_sentences
+from foundation.data.sentences import _is_abbreviation, split_sentences
 
 PIECES = [
     "Mr. Smith",
@@ -60,6 +61,48 @@ def test_abbreviations_numbers_and_small_letters_do_not_end_a_sentence(text):
 
 def test_the_pronoun_I_is_not_an_initial():
     assert split_sentences("It is I. He came.") == ["It is I.", " He came."]
+
+
+def by_the_rules(text):
+    """The rules in the order in which one would tell them, without a thought for speed."""
+    punctuation = r"""(?P<end>[.!?…]["'”’»)\]]*)(?P<gap>\s+)(?=["'“‘«(\[¿¡]*(?P<first>\w))"""
+    line_end = r"(?<!\s)[^\S\n]*\n\s*(?=\S)"
+    sentences, start = [], 0
+    for match in re.finditer(f"{punctuation}|{line_end}", text):
+        end = match.end("end") if match["end"] else match.start()
+        if match["end"] and "\n" not in match["gap"]:
+            word = text[max(start, match.start() - 12) : match.start()].split(" ")[-1]
+            if match["first"].islower() or (match["end"] == "." and _is_abbreviation(word)):
+                continue
+        if end > start:
+            sentences.append(text[start:end])
+            start = end
+    return [*sentences, text[start:]]
+
+
+def test_sentences_are_those_of_the_rules_written_out():
+    generator = random.Random(1)
+    pieces = [
+        *PIECES,
+        "\r",
+        "\x1c",
+        "\x85",
+        "\u2028",
+        "\u00a0",
+        "«",
+        "[",
+        "¿",
+        "I",
+        "J",
+        "über",
+        "1",
+        "-",
+        "approx",
+        "\u0301",
+    ]
+    for _ in range(20_000):
+        text = "".join(generator.choices(pieces, k=generator.randrange(16)))
+        assert split_sentences(text) == by_the_rules(text)
 
 
 def test_sentences_joined_are_the_text_and_none_is_blank():
