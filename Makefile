@@ -42,7 +42,7 @@ $(VENV)/.bench: $(INSTALLED)
 bench: $(VENV)/.bench ## measure speed side by side with Hugging Face, some minutes; leave the machine alone meanwhile
 	$(BIN)/python -m foundation.bench
 
-# No GPU has run this yet. Ten million words in data/corpora/, BLiMP in data/blimp/, GLUE in data/glue/ or the hub.
+# Not run in one piece yet: experiments/2026-11-27-gpu/ has what was. Ten million words in data/corpora/, BLiMP in data/blimp/, GLUE in data/glue/ or the hub.
 bench-gpu: $(VENV)/.bench ## on a GPU: its bench, exp=strict_small for 25 minutes, BLiMP and four tasks
 	$(BIN)/python -m foundation.bench bench=gpu name=gpu round_seconds=3 trainer=gpu
 	$(BIN)/python -m foundation.pretrain +exp=strict_small resume=auto

@@ -271,6 +271,7 @@ def test_tokens_become_steps(runs: Path) -> None:
         (["model.heads=5"], "does not divide"),
         (["trainer.device=cuda"], "use trainer.device=cpu"),
         (["trainer.device=tpu"], "must be auto, cpu or cuda"),
+        (["trainer.compile=true"], "is for a GPU"),
         (["resume=true"], "resume"),
         (["budget=0.01s", "steps=null"], "leaves no time for a step"),
     ],

@@ -1,7 +1,7 @@
 """From settings to cases: which contenders do which work, and what an amount of it means."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from foundation.benchmark.checkpointing import OurCheckpoint, PeerCheckpoint
@@ -66,13 +66,26 @@ def build_cases(cfg: BenchConfig, setup: Setup) -> Iterator[Case]:
                         PeerCheckpoint(name="transformers", is_default=True, case=checkpoint, saves=saves)
                     )
                 yield Case(f"{checkpoint.name} {'save' if saves else 'load'}", "s", contenders)
-    yield from (_pretraining(case, cfg, setup) for case in cfg.bench.pretraining if case.name in wanted)
+    for pretraining in cfg.bench.pretraining:
+        if pretraining.name in wanted:
+            yield from _pretraining(pretraining, cfg, setup)
     yield from (_finetuning(case, cfg, setup) for case in cfg.bench.finetuning if case.name in wanted)
 
 
-def _pretraining(case: PretrainingCase, cfg: BenchConfig, setup: Setup) -> Case:
-    # A GPU's float32 is a tenth of its bfloat16, and nobody's choice.
-    kinds = [Precision.bf16] if setup.device == "cuda" else [Precision.bf16, Precision.fp32]
+def _pretraining(case: PretrainingCase, cfg: BenchConfig, setup: Setup) -> Iterator[Case]:
+    """One case, or one for each way of using the peer."""
+    peers = cfg.bench.pretraining_peers if cfg.peers else []
+    if not (case.apart and peers):
+        yield _pretraining_beside(peers, case, cfg, setup)
+        return
+    for peer in peers:
+        beside = _pretraining_beside([peer], case, cfg, setup)
+        yield replace(beside, name=f"{case.name} beside {peer.name}")
+
+
+def _pretraining_beside(peers: list[PeerConfig], case: PretrainingCase, cfg: BenchConfig, setup: Setup) -> Case:
+    # A GPU's float32 is a tenth of its bfloat16, and nobody's choice; and where memory is short, one less helps.
+    kinds = [Precision.bf16] if setup.device == "cuda" or case.apart else [Precision.bf16, Precision.fp32]
     ways = [(kind, False) for kind in kinds] + [(Precision.bf16, True)]
     examples = pretraining_examples(case, open_corpus(cfg.data, case.size.vocab_size, setup.runs_dir))
     filled = filling(examples, case.seq_len)
@@ -88,11 +101,7 @@ def _pretraining(case: PretrainingCase, cfg: BenchConfig, setup: Setup) -> Case:
         )
         for precision, is_modern in ways
     ]
-    if cfg.peers:
-        contenders += [
-            PeerPretraining(**_as_peer(peer), case=case, data=cfg.data, peer=peer)
-            for peer in cfg.bench.pretraining_peers
-        ]
+    contenders += [PeerPretraining(**_as_peer(peer), case=case, data=cfg.data, peer=peer) for peer in peers]
     notes = [
         f"{case.rows} rows of up to {case.seq_len} tokens; {filled.real_share:.1%} of the peer's cells are tokens, and "
         f"{filled.targets_share:.1%} of the tokens are asked",

@@ -44,12 +44,16 @@ class SizeConfig:
 
 @dataclass(kw_only=True, slots=True)
 class PretrainingCase:
-    """A pretraining step, MLM and NSP. rows: sequences of an optimizer step. seq_len: most tokens of one."""
+    """A pretraining step, MLM and NSP. rows: sequences of an optimizer step. seq_len: most tokens of one.
+
+    apart: beside one way of using the peer at a time, each a case of its own, where all at once would not fit into memory.
+    """
 
     name: str
     size: SizeConfig
     seq_len: int
     rows: int
+    apart: bool = False
 
 
 @dataclass(kw_only=True, slots=True)

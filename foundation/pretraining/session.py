@@ -29,7 +29,7 @@ from foundation.pretraining.build import (
 from foundation.pretraining.profile import Profile
 from foundation.train.checkpoint import Checkpoints, load_into
 from foundation.train.config import Precision
-from foundation.train.loop import StepReport, TrainState, train
+from foundation.train.loop import StepReport, TrainState, compiles, train
 from foundation.train.pretrain_config import SPEED_ONLY, PretrainConfig
 
 
@@ -40,6 +40,7 @@ def pretrain(cfg: PretrainConfig, settings: dict[str, Any]) -> None:
     """
     keep_freed_memory()
     device = choose_device(cfg.trainer.device)
+    compiles(cfg.trainer, device, unasked=True)  # a mistake there is said before the corpus is made
     distributed.setup(device.type)
     if cfg.trainer.threads:
         torch.set_num_threads(cfg.trainer.threads)

@@ -6,8 +6,11 @@ from pathlib import Path
 import pytest
 import torch
 
+from foundation.benchmark.cases import build_cases
 from foundation.benchmark.checkpointing import OurCheckpoint, PeerCheckpoint
 from foundation.benchmark.config import (
+    BenchConfig,
+    CasesConfig,
     CheckpointCase,
     FinetuningCase,
     Padding,
@@ -28,7 +31,7 @@ from foundation.core.errors import UserError
 from foundation.data.batches import NO_PAIR
 from foundation.data.config import DataConfig
 from foundation.model.encoder import Encoder, parameter_count
-from foundation.train.config import Precision
+from foundation.train.config import DeviceConfig, Precision
 from tests.evaluation.toy import text
 
 VOCAB = 80
@@ -105,6 +108,25 @@ def test_all_pretraining_contenders_go_round_the_same_tokens(data: DataConfig, s
     for contender in contenders:
         work = contender.build(setup)
         assert sum(work().amount for _ in examples) == sum(example.n_tokens for example in examples)
+
+
+@pytest.mark.parametrize("apart", [False, True])
+def test_a_case_that_would_not_fit_into_memory_has_one_peer_at_a_time(
+    data: DataConfig, setup: Setup, apart: bool
+) -> None:
+    peers = [PeerConfig(name="x", is_default=True), PeerConfig(name="y", precision=Precision.bf16)]
+    asked = CasesConfig(pretraining=[replace(STEP, apart=apart)], pretraining_peers=peers)
+    cfg = BenchConfig(name="b", runs_dir=setup.runs_dir, bench=asked, data=data, trainer=DeviceConfig())
+    cases = list(build_cases(cfg, setup))
+    beside = [[c.name for c in case.contenders if not c.is_ours] for case in cases]
+    if apart:
+        assert [case.name for case in cases] == ["step beside x", "step beside y"]
+        assert beside == [["transformers x"], ["transformers y"]]
+    else:
+        assert [case.name for case in cases] == ["step"] and beside == [["transformers x", "transformers y"]]
+    assert all(case.contenders[0].name == "ours bf16" for case in cases)
+    (alone,) = build_cases(replace(cfg, peers=False), setup)
+    assert alone.name == "step" and all(c.is_ours for c in alone.contenders)
 
 
 def test_all_fine_tuning_contenders_have_the_same_epoch(data: DataConfig, setup: Setup) -> None:

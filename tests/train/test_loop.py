@@ -16,9 +16,9 @@ from foundation.model.config import ModelConfig
 from foundation.objective.config import MaskingConfig, MaskUnit, ObjectiveConfig, SentenceTask
 from foundation.objective.next_sentence import pairs_for
 from foundation.objective.pretraining import PretrainingObjective
-from foundation.train.config import AdamWConfig, Precision, ScheduleConfig, Shape
+from foundation.train.config import AdamWConfig, Precision, ScheduleConfig, Shape, TrainerConfig
 from foundation.train.held_out import HeldOut
-from foundation.train.loop import StepReport, TrainState, train, train_step
+from foundation.train.loop import StepReport, TrainState, compiles, train, train_step
 from foundation.train.optim import Updater
 from tests.builders import SPECIALS, bert_config, modern_config, table
 
@@ -41,6 +41,24 @@ def batches_for(task: SentenceTask, rows: int = 12) -> PretrainingBatches:
 def state_of(objective: PretrainingObjective, steps: int = 10, lr: float = 1e-3) -> TrainState:
     updater = Updater(objective, AdamWConfig(lr=lr, weight_decay=0.0), FLAT, steps)
     return TrainState(objective, updater, torch.device("cpu"), Precision.fp32)
+
+
+@pytest.mark.parametrize(
+    ("asked", "device", "precision", "expected"),
+    [
+        (None, "cuda", Precision.bf16, True),
+        (None, "cuda", Precision.fp32, False),
+        (None, "cpu", Precision.bf16, False),
+        (False, "cuda", Precision.bf16, False),
+        (True, "cuda", Precision.fp32, True),
+    ],
+)
+def test_steps_are_compiled_where_it_pays_or_is_asked_for(
+    asked: bool | None, device: str, precision: Precision, expected: bool
+) -> None:
+    trainer = TrainerConfig(precision=precision, compile=asked)
+    assert compiles(trainer, torch.device(device), unasked=True) is expected
+    assert compiles(trainer, torch.device(device), unasked=False) is bool(asked)
 
 
 def gradients(task: SentenceTask, micro_batch_rows: int) -> tuple[list[float], list[torch.Tensor]]:
