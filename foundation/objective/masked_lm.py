@@ -22,7 +22,7 @@ from foundation.objective.config import MaskingConfig, MaskUnit
 # Draws of a token: is its unit chosen; what becomes of it; which random token; does a span begin here.
 _DRAWS = 4
 
-# Tensor cores want rows of logits that begin at even addresses; words that are not there get no chance.
+# Products on a GPU are slow where rows of logits do not begin at multiples of 16 bytes. Words that are not there get no chance.
 _VOCABULARY_MULTIPLE = 64
 
 # A target that is not one, in torch's convention.
