@@ -109,9 +109,12 @@ def test_a_run_learns_and_a_lost_step_changes_nothing(optim: OptimConfig) -> Non
 
     train(state, batches(), seed=0, micro_batch_rows=0, only_step=0, on_event=on_event)
     assert losses[-1] < losses[0] - 0.1 and all(map(math.isfinite, losses))
+    kept = {name: value.cpu() for name, value in state.updater.state_tensors().items()}  # as a checkpoint has them
+    state.updater.load_state_tensors(kept)
     before = [p.detach().clone() for p in state.objective.parameters()]
     for parameter in state.objective.parameters():
         parameter.grad = torch.full_like(parameter, math.nan)
     state.updater.update(0, torch.zeros((), device=GPU))
     assert state.updater.skipped == (1, 1)
     assert all(torch.equal(p, q) for p, q in zip(state.objective.parameters(), before, strict=True))
+    assert all(torch.equal(value.cpu(), kept[name]) for name, value in state.updater.state_tensors().items())

@@ -214,4 +214,4 @@ class Updater:
             number, name, key = full_name.split("/")
             if name not in parameters or int(number) >= len(self.optimizers):
                 raise UserError(f"the checkpoint's optimizer remembers {name}, which this model does not have")
-            self.optimizers[int(number)].state[parameters[name]][key] = value
+            self.optimizers[int(number)].state[parameters[name]][key] = value.to(parameters[name].device)
