@@ -70,6 +70,16 @@ def played() -> tuple[Case, list[Any]]:
     return Case("case", "tokens", [p.contender for p in players], ["a note"], flops_per_unit=10.0), players
 
 
+def test_a_peer_that_fails_in_a_later_round_is_told_as_that_and_compared_with_nobody() -> None:
+    case, players = played()
+    players.insert(2, Played("killed", [99.0], failure="memory ran out"))
+    found = summary(case, players)
+    assert found["best_peer"] == "better"
+    killed = found["contenders"]["killed"]
+    assert killed["failure"] == "memory ran out" and len(killed["turns"]) == 1 and "rate" not in killed
+    assert "could not run: memory ran out" in table("case", found)
+
+
 def test_ratios_are_of_the_same_round() -> None:
     lines = {line.name: line for line in lines_of(*played())}
     assert lines["default"].ratio == 5.0  # the median of 5, 2 and 6

@@ -29,8 +29,8 @@ class Line:
 
 
 def lines_of(case: Case, players: list[Player]) -> list[Line]:
-    """Those that could run. Ratios are medians of the rounds' own: a slow minute of the machine hits both sides."""
-    done = [player for player in players if player.turns]
+    """Those that could run, in every round. Ratios are medians of the rounds' own: a slow minute hits both sides."""
+    done = [player for player in players if not player.failure]
     first = [turn.rate for turn in done[0].turns]
     products = {player.contender.name: median(turn.rate for turn in player.turns) for player in done}
     lines = []
@@ -55,7 +55,7 @@ def lines_of(case: Case, players: list[Player]) -> list[Line]:
 def summary(case: Case, players: list[Player]) -> dict[str, Any]:
     """Everything about a case, every turn included."""
     lines = {line.name: line for line in lines_of(case, players)}
-    peers = [player.contender for player in players if not player.contender.is_ours and player.turns]
+    peers = [player.contender for player in players if not player.contender.is_ours and not player.failure]
     best = max(peers, key=lambda peer: lines[peer.name].rate, default=None)
     default = next((peer for peer in peers if peer.is_default), None)
     return {
@@ -67,7 +67,7 @@ def summary(case: Case, players: list[Player]) -> dict[str, Any]:
         "times_default_peer": None if default is None else lines[default.name].ratio,
         "contenders": {
             player.contender.name: {
-                **(to_plain(lines[player.contender.name]) if player.turns else {}),
+                **({} if player.failure else to_plain(lines[player.contender.name])),
                 "failure": player.failure or None,
                 "threads": player.threads,
                 "warm_up_seconds": player.warm_up_seconds,
