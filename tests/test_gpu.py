@@ -15,7 +15,7 @@ from foundation.model.rotary import rotation
 from foundation.objective.config import MaskingConfig, ObjectiveConfig, SentenceTask
 from foundation.objective.pretraining import PretrainingObjective
 from foundation.train.config import AdamWConfig, MuonConfig, OptimConfig, Precision, ScheduleConfig, Shape
-from foundation.train.loop import TrainState, train, train_step
+from foundation.train.loop import StepReport, TrainState, train, train_step
 from foundation.train.optim import Updater
 from tests.builders import SPECIALS, bert_config, modern_config, table
 
@@ -103,8 +103,8 @@ def test_a_run_learns_and_a_lost_step_changes_nothing(optim: OptimConfig) -> Non
     assert not state.updater.waits
     losses: list[float] = []
 
-    def on_event(state: TrainState, report: object) -> bool:
-        losses.append(float(report.losses[0]))  # type: ignore[attr-defined]
+    def on_event(state: TrainState, report: StepReport) -> bool:
+        losses.append(float(report.losses[0]))
         return True
 
     train(state, batches(), seed=0, micro_batch_rows=0, only_step=0, on_event=on_event)

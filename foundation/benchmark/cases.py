@@ -84,7 +84,7 @@ def _pretraining(case: PretrainingCase, cfg: BenchConfig, setup: Setup) -> Itera
 
 
 def _pretraining_beside(peers: list[PeerConfig], case: PretrainingCase, cfg: BenchConfig, setup: Setup) -> Case:
-    # A GPU's float32 is a tenth of its bfloat16, and nobody's choice; and where memory is short, one less helps.
+    # By its data sheet a GPU's float32 has less than a tenth of its bfloat16's rate; and where memory is short, one less helps.
     kinds = [Precision.bf16] if setup.device == "cuda" or case.apart else [Precision.bf16, Precision.fp32]
     ways = [(kind, False) for kind in kinds] + [(Precision.bf16, True)]
     examples = pretraining_examples(case, open_corpus(cfg.data, case.size.vocab_size, setup.runs_dir))

@@ -78,22 +78,16 @@ def assemble(
     first_row: int = 0,
 ) -> Batch:
     """Lay rows of one or two segments end to end as [CLS] A [SEP] and [CLS] A [SEP] B [SEP]; nothing is padded or cut."""
-    cls, sep = np.array([specials.cls]), np.array([specials.sep])
-    pieces: list[NDArray[np.integer]] = []
-    segments, lengths = [], []
-    for row in rows:
-        pieces += [cls, row[0], sep]
-        segments += [0, len(row[0]) + 2]
-        for second in row[1:]:
-            pieces += [second, sep]
-            segments += [1, len(second) + 1]
-        lengths.append(sum(len(segment) + 1 for segment in row) + 1)
-    ids = np.concatenate(pieces).astype(np.int64)
-    numbers = np.array(segments, dtype=np.int64).reshape(-1, 2)
-    maskable = (ids != specials.cls) & (ids != specials.sep)
-    return Batch(
-        ids, numbers[:, 0].repeat(numbers[:, 1]), np.array(lengths, dtype=np.int64), maskable, labels, first_row
+    segments = [segment for row in rows for segment in row]
+    ends = np.cumsum([len(segment) for segment in segments])
+    is_pair = np.array([len(row) == 2 for row in rows])
+    spans = np.zeros((len(rows), 2, 2), dtype=np.int64)
+    spans[np.stack([np.ones_like(is_pair), is_pair], axis=1)] = np.stack(
+        [ends - np.diff(ends, prepend=0), ends], axis=1
     )
+    batch = assemble_spans(np.concatenate(segments), spans, is_pair, specials)
+    batch.labels, batch.first_row = labels, first_row
+    return batch
 
 
 def assemble_spans(table: NDArray[np.integer], spans: Ids, is_pair: NDArray[np.bool_], specials: SpecialIds) -> Batch:

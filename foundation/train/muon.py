@@ -24,6 +24,9 @@ class Muon(torch.optim.Optimizer):
     found_inf and grad_scale, where they are set, are minded as torch's fused optimizers mind them.
     """
 
+    found_inf: Tensor | None = None
+    grad_scale: Tensor | None = None
+
     def __init__(self, params: Iterable[Any], *, lr: float, momentum: float, weight_decay: float) -> None:
         super().__init__(params, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
 
@@ -44,10 +47,11 @@ class Muon(torch.optim.Optimizer):
             if not self.state[parameter]:
                 self.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
         buffers = [self.state[parameter]["momentum_buffer"] for parameter in parameters]
-        lost = getattr(self, "found_inf", None)
+        lost = self.found_inf
         if lost is not None:
+            assert self.grad_scale is not None
             # A gradient that is the momentum itself leaves the momentum as it is.
-            scaled = torch.stack(gradients) / self.grad_scale  # type: ignore[attr-defined]
+            scaled = torch.stack(gradients) / self.grad_scale
             gradients = list(torch.where(lost > 0, torch.stack(buffers), scaled))
         torch._foreach_lerp_(buffers, gradients, 1 - group["momentum"])
         directions = torch.stack(torch._foreach_lerp(gradients, buffers, group["momentum"]))

@@ -1,6 +1,7 @@
 """Rows by step: pure, whole, balanced."""
 
 import time
+from itertools import chain
 
 import numpy as np
 import pytest
@@ -50,7 +51,7 @@ def test_assemble_lays_rows_end_to_end() -> None:
     assert batch.maskable.tolist() == [False, True, True, False, False, True, False, True, True, False]
 
 
-def test_spans_of_a_table_are_assembled_as_rows_are() -> None:
+def test_rows_and_spans_of_a_table_are_laid_end_to_end() -> None:
     """Random spans, empty ones among them, of one or two segments."""
     draws = np.random.default_rng(0)
     ids = draws.integers(0, 101, 500).astype(np.uint16)  # special ones may be in the text
@@ -59,10 +60,16 @@ def test_spans_of_a_table_are_assembled_as_rows_are() -> None:
         spans = np.stack([starts, starts + draws.integers(0, 20, (n_rows, 2))], axis=2)
         is_pair = draws.random(n_rows) < 0.5
         rows = [tuple(ids[a:b] for a, b in spans[row][: 1 + is_pair[row]]) for row in range(n_rows)]
-        expected, found = assemble(rows, SPECIALS, None), assemble_spans(ids, spans, is_pair, SPECIALS)
-        for name in ("ids", "segments", "lengths", "maskable"):
-            one, other = getattr(found, name), getattr(expected, name)
-            assert one.dtype == other.dtype and np.array_equal(one, other), name
+        plain: list[list[int]] = [
+            [SPECIALS.cls, *(token for segment in row for token in (*segment.tolist(), SPECIALS.sep))] for row in rows
+        ]
+        segments = [[0] * (len(row[0]) + 2) + [1] * sum(len(part) + 1 for part in row[1:]) for row in rows]
+        for batch in (assemble(rows, SPECIALS, None), assemble_spans(ids, spans, is_pair, SPECIALS)):
+            assert batch.ids.tolist() == [*chain(*plain)] and batch.segments.tolist() == [*chain(*segments)]
+            assert batch.lengths.tolist() == [len(row) for row in plain]
+            specials = (batch.ids == SPECIALS.cls) | (batch.ids == SPECIALS.sep)
+            assert np.array_equal(batch.maskable, ~specials)
+            assert {part.dtype for part in (batch.ids, batch.segments, batch.lengths)} == {np.dtype(np.int64)}
 
 
 @pytest.mark.parametrize("whole_sentences", [True, False])
