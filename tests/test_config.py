@@ -217,7 +217,7 @@ def test_plus_does_not_smuggle_a_key_past_a_recipe() -> None:
         (["steps=5", "resume=perhaps"], "resume=perhaps must be true, false or auto"),
         (["steps=5", "model.vocab_size=7"], "model.vocab_size=7 is not tokenizer.vocab_size=8192"),
         (["steps=5", "objective.masking.rate=1.5"], r"objective.masking.rate=1.5 must be in \(0, 1\)"),
-        (["steps=5", "batches.rows_per_step=2"], "needs batches.rows_per_step of at least 4"),
+        (["steps=5", "batches.rows_per_step=2"], "needs at least 4 rows in every step, not 2"),
     ],
 )
 def test_settings_that_do_not_fit_are_refused(words: list[str], message: str) -> None:

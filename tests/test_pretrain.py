@@ -193,6 +193,37 @@ def test_killed_at_random_moments_and_resumed_it_ends_as_if_nothing_had_been(run
     assert losses(runs / "smoke") == losses(runs / "killed")
 
 
+def test_average_ramp_and_z_loss_resume_to_the_last_bit_and_the_average_is_kept(runs: Path) -> None:
+    words = [
+        "name=ramped",
+        "ema_decay=0.7",
+        "batches.ramp_from=4",
+        "batches.ramp_share=0.8",
+        "objective.z_loss_weight=1e-3",
+    ]
+    here(runs, *words)
+    path = runs / "ramped"
+    whole, logged = _saved(runs, "ramped"), losses(path)
+    by_step = {step: row for step, row in logged if "train/loss" in row}
+    terms = ("train/mlm_loss", "train/nsp_loss", "train/z_loss")
+    assert all(row["train/loss"] == pytest.approx(sum(row[term] for term in terms)) for row in by_step.values())
+    tokens = [
+        by_step[step]["train/tokens"] - (by_step[step - 1]["train/tokens"] if step > 1 else 0) for step in by_step
+    ]
+    assert tokens[0] < tokens[10] < tokens[-1]
+    last = load_file(path / "checkpoints" / "step-00000024" / "model.safetensors")
+    average = load_file(path / "checkpoints" / "step-00000024" / "optim.safetensors")
+    name = "encoder.token_embedding.weight"
+    assert torch.equal(whole[name], average[f"average/{name}"]) and not torch.equal(whole[name], last[name])
+
+    # Take it back to step 20, as if it had been stopped there.
+    for leftover in (path / "final", path / "checkpoints" / "step-00000024"):
+        shutil.rmtree(leftover)
+    here(runs, *words, "resume=true")
+    assert all(torch.equal(tensor, whole[name]) for name, tensor in _saved(runs, "ramped").items())
+    assert losses(path) == logged
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_stop_signal_finishes_the_step_saves_and_says_how_to_go_on(runs: Path, number: signal.Signals) -> None:
     name = f"stopped{int(number)}"
@@ -267,6 +298,11 @@ def test_tokens_become_steps(runs: Path) -> None:
         (["data=text", "data.files=[{binary}]"], r"binary\.txt.*byte"),
         (["tokenizer.vocab_size=50000"], "supports"),
         (["batches.rows_per_step=100000"], "fewer than one batch"),
+        (["batches.ramp_from=2"], "at least 4 rows in every step"),
+        (["batches.ramp_from=0"], "ramp_from=0 must be at least 1"),
+        (["batches.ramp_share=2"], "ramp_share=2.* must be in"),
+        (["ema_decay=1"], "ema_decay=1.* must be in"),
+        (["objective.z_loss_weight=-1"], "must be at least 0"),
         (["batches.seq_len=4000"], "beyond the model's positions"),
         (["model.heads=5"], "does not divide"),
         (["trainer.device=cuda"], "use trainer.device=cpu"),

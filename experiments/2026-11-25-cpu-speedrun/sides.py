@@ -97,6 +97,7 @@ class Ours:
     def train(self, total_steps: int, told: Told) -> None:
         """foundation/train/loop.py."""
         self.state = self._fresh(total_steps)
+        self.batches.ramp_over(total_steps)
 
         def on_event(state: TrainState, report: StepReport) -> bool:
             told(state.step, report.n_tokens, report.seconds, float(report.losses.sum()))
@@ -113,7 +114,7 @@ class Ours:
     def examine(self, example: Example) -> float:
         """Scored by the objective itself."""
         objective: Any = self.state.objective.eval()
-        with self.state.autocast():
+        with self.state.averaged(), self.state.autocast():
             return float(objective.score(example).mlm_loss)
 
 

@@ -61,6 +61,8 @@ def build_cases(cfg: BenchConfig, setup: Setup) -> Iterator[Case]:
         for saves in (True, False):
             if checkpoint.name in wanted:
                 contenders = [OurCheckpoint(name="ours", is_ours=True, case=checkpoint, saves=saves)]
+                if saves:
+                    contenders.append(OurCheckpoint(name="ours, to disk", case=checkpoint, saves=True, to_disk=True))
                 if cfg.peers:
                     contenders.append(
                         PeerCheckpoint(name="transformers", is_default=True, case=checkpoint, saves=saves)

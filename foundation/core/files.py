@@ -6,6 +6,7 @@ import os
 import shutil
 import uuid
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -13,6 +14,7 @@ from typing import Any, BinaryIO
 from foundation.core.errors import UserError
 
 _CHUNK_BYTES = 1 << 20
+_PART_BYTES = 8 << 20
 
 
 def _sync_folder(folder: Path) -> None:
@@ -79,6 +81,23 @@ def hash_file(path: Path) -> str:
         while chunk := file.read(_CHUNK_BYTES):
             digest.update(chunk)
     return digest.hexdigest()
+
+
+def hash_large_file(path: Path) -> str:
+    """Content hash of a file on all cores: 64 hex digits of SHA-256 over the SHA-256 of its parts of 8 MiB.
+
+    Processors of today have instructions for this hash: twice hash_file's rate on each. Not its equal: what one of the two
+    has taken, the other cannot verify.
+    """
+    n_parts = -(-path.stat().st_size // _PART_BYTES)
+
+    def of_part(number: int) -> bytes:
+        with path.open("rb", buffering=0) as file:
+            file.seek(number * _PART_BYTES)
+            return hashlib.sha256(file.read(_PART_BYTES)).digest()
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        return hashlib.sha256(b"".join(pool.map(of_part, range(n_parts)))).hexdigest()
 
 
 def fingerprint(content: Any) -> str:

@@ -18,6 +18,7 @@ from foundation.core.errors import UserError
 from foundation.core.randomness import permute, rng
 from foundation.data.config import BatchesConfig
 from foundation.data.corpus import TokenTable
+from foundation.data.ramp import RowRamp
 from foundation.data.tokenizer import SpecialIds
 
 Ids: TypeAlias = NDArray[np.int64]
@@ -183,6 +184,8 @@ class PretrainingBatches:
 
     Args:
         table: the tokens. specials: ids of [CLS] and [SEP]. seed: of the order of rows and of the broken pairs.
+
+    A ramp of the rows is a share of a run, so it is there once the run's length is: see ramp_over.
     """
 
     def __init__(self, table: TokenTable, specials: SpecialIds, cfg: BatchesConfig, *, pairs: Pairs, seed: int) -> None:
@@ -191,7 +194,8 @@ class PretrainingBatches:
                 "next sentence prediction takes its negatives from other documents, and the corpus has only one"
             )
         self.table, self.specials, self.seed, self.pairs = table, specials, seed, pairs
-        self.rows_per_step = cfg.rows_per_step
+        self.cfg, self.rows_per_step = cfg, cfg.rows_per_step
+        self.ramp: RowRamp | None = None
         self.index = index_examples(
             table,
             seq_len=cfg.seq_len,
@@ -210,11 +214,17 @@ class PretrainingBatches:
         """Rows in an epoch."""
         return len(self.index)
 
+    def ramp_over(self, total_steps: int) -> None:
+        """Lay the settings' ramp, if there is one, over a run of so many steps."""
+        if self.cfg.ramp_from is not None:
+            steps = round(self.cfg.ramp_share * total_steps)
+            self.ramp = RowRamp(self.cfg.ramp_from, self.cfg.rows_per_step, steps)
+
     def at(self, step: int, rank: int = 0, world: int = 1) -> Batch:
         """This rank's rows of a step; the rows of all ranks together are those of one process."""
         examples = self.index.bounds[self._examples_of(step)]
         seconds, labels = self._pair_up(examples, step)
-        mine = rows_of_rank(self.rows_per_step, rank, world)
+        mine = rows_of_rank(len(examples), rank, world)
         examples, seconds, labels = (part[mine.start : mine.stop] for part in (examples, seconds, labels))
         spans = np.stack([examples[:, :2], seconds], axis=1)
         if self.pairs is Pairs.order:
@@ -225,9 +235,12 @@ class PretrainingBatches:
 
     def _examples_of(self, step: int) -> Ids:
         """Example numbers of the step's rows; a step may straddle two epochs, each in its own random order."""
-        slots = np.arange(step * self.rows_per_step, (step + 1) * self.rows_per_step)
+        first, n_rows = step * self.rows_per_step, self.rows_per_step
+        if self.ramp is not None:
+            first, n_rows = self.ramp.before(step), self.ramp.rows(step)
+        slots = np.arange(first, first + n_rows)
         epochs, places = slots // len(self), slots % len(self)
-        out = np.empty(self.rows_per_step, np.int64)
+        out = np.empty(n_rows, np.int64)
         for epoch in np.unique(epochs):
             here = epochs == epoch
             out[here] = permute(places[here], len(self), self.seed, "order", int(epoch))

@@ -55,22 +55,40 @@ class BatchesConfig:
     """Rows of a step. seq_len: most tokens of a row, special ones included. short_share: share of rows of random shorter room.
 
     whole_sentences: rows end where sentences end, and are shorter than they could be; false: rows are filled to the brim.
+    ramp_from: rows of the first step, from where they go in a straight line to rows_per_step over ramp_share of the steps; null:
+    rows_per_step from the first step on.
     """
 
     rows_per_step: int = 64  # sequences in an optimizer step, over all ranks
+    ramp_from: int | None = None
+    ramp_share: float = 0.5
     seq_len: int = 128
     short_share: float = 0.1
     whole_sentences: bool = True
     only_step: int | None = None  # every step gets the rows and masks of this one: to see them learnt by heart
 
+    @property
+    def fewest_rows(self) -> int:
+        """Of any step."""
+        return self.rows_per_step if self.ramp_from is None else min(self.ramp_from, self.rows_per_step)
+
+    @property
+    def mean_rows(self) -> float:
+        """Of the steps of a run."""
+        first = self.rows_per_step if self.ramp_from is None else self.ramp_from
+        return self.rows_per_step - self.ramp_share * (self.rows_per_step - first) / 2
+
     def check(self) -> None:
         """Raise UserError with every problem at once."""
         found = [
             f"batches.{name}={getattr(self, name)} must be at least 1"
-            for name in ("rows_per_step", "seq_len")
-            if getattr(self, name) < 1
+            for name in ("rows_per_step", "ramp_from", "seq_len")
+            if getattr(self, name) is not None and getattr(self, name) < 1
         ]
-        if not 0 <= self.short_share <= 1:
-            found.append(f"batches.short_share={self.short_share} must be in [0, 1]")
+        found += [
+            f"batches.{name}={getattr(self, name)} must be in [0, 1]"
+            for name in ("short_share", "ramp_share")
+            if not 0 <= getattr(self, name) <= 1
+        ]
         if found:
             raise UserError("; ".join(found))

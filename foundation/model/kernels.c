@@ -365,9 +365,10 @@ void cross_entropy_forward(const bf16 *logits, const float *bias, const i64 *tar
     }
 }
 
-/* logits become their own gradients; grad_bias (threads, V) holds each thread's share of the bias's, zeros before. */
-void cross_entropy_backward(bf16 *logits, const float *bias, const i64 *targets, const float *log_sums, float scale, float *grad_bias,
-                            i64 n_targets, i64 vocab, i64 threads) {
+/* logits become their own gradients; grad_bias (threads, V) holds each thread's share of the bias's, zeros before. by_log_sum (M),
+ * or nothing: the gradient of each row's log sum from elsewhere, which goes to the logits by their shares of the sum. */
+void cross_entropy_backward(bf16 *logits, const float *bias, const i64 *targets, const float *log_sums, const float *by_log_sum,
+                            float scale, float *grad_bias, i64 n_targets, i64 vocab, i64 threads) {
 #pragma omp parallel for num_threads((int)threads) schedule(static)
     for (i64 part = 0; part < threads; part++) {
         float *own = grad_bias + part * vocab;
@@ -377,15 +378,16 @@ void cross_entropy_backward(bf16 *logits, const float *bias, const i64 *targets,
                 memset(row, 0, vocab * sizeof(bf16));
                 continue;
             }
-            float truth = wide(row[targets[m]]) + bias[targets[m]];
+            float truth = wide(row[targets[m]]) + bias[targets[m]], more = by_log_sum ? by_log_sum[m] : 0.0f;
 #pragma omp simd
             for (i64 v = 0; v < vocab; v++) {
-                float grad = scale * exp_negative(wide(row[v]) + bias[v] - log_sums[m]);
+                float grad = (scale + more) * exp_negative(wide(row[v]) + bias[v] - log_sums[m]);
                 own[v] += grad;
                 row[v] = narrow(grad);
             }
             own[targets[m]] -= scale;
-            row[targets[m]] = narrow(scale * (exp_negative(truth - log_sums[m]) - 1.0f));
+            float share = exp_negative(truth - log_sums[m]);
+            row[targets[m]] = narrow(scale * (share - 1.0f) + more * share);
         }
     }
 }

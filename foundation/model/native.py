@@ -228,25 +228,28 @@ def attend(qkv_T3NH: Tensor, layout: "Layout", window: int, dropout: float, turn
 
 class _CrossEntropy(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, logits_MV: Tensor, bias_V: Tensor, targets_M: Tensor) -> Tensor:
+    def forward(ctx: Any, logits_MV: Tensor, bias_V: Tensor, targets_M: Tensor) -> tuple[Tensor, Tensor]:
         logits_MV, bias_V = logits_MV.contiguous(), bias_V.float()
         losses, log_sums = torch.empty(2, len(logits_MV)).unbind()
         _call("cross_entropy_forward", logits_MV, bias_V, targets_M, losses, log_sums, *logits_MV.shape)
         ctx.save_for_backward(logits_MV, bias_V, targets_M, log_sums)
-        return losses.double().sum().float()
+        ctx.set_materialize_grads(False)
+        squares = log_sums.double().square() * (targets_M >= 0)
+        return losses.double().sum().float(), squares.sum().float()
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None]:
+    def backward(ctx: Any, grad: Tensor | None, grad_squares: Tensor | None) -> tuple[Tensor, Tensor, None]:
         # The logits become their gradients: a vocabulary's worth of numbers a target is the largest tensor of a step.
         logits_MV, bias_V, targets_M, log_sums = ctx.saved_tensors
         grad_bias = bias_V.new_zeros(torch.get_num_threads(), len(bias_V))
-        _call(
-            "cross_entropy_backward", logits_MV, bias_V, targets_M, log_sums, float(grad), grad_bias, *logits_MV.shape
-        )
+        by_log_sum = None if grad_squares is None else 2 * float(grad_squares) * log_sums
+        kept, scale = (logits_MV, bias_V, targets_M, log_sums), 0.0 if grad is None else float(grad)
+        _call("cross_entropy_backward", *kept, by_log_sum, scale, grad_bias, *logits_MV.shape)
         return logits_MV, grad_bias.sum(0), None
 
 
-def summed_cross_entropy(logits_MV: Tensor, bias_V: Tensor, targets_M: Tensor) -> Tensor:
-    """Σ −ln softmax(logits + bias)[target] in nats, float32; negative targets count nothing. Uses the logits up: once only."""
-    loss: Tensor = _CrossEntropy.apply(logits_MV, bias_V, targets_M)  # type: ignore[no-untyped-call]
-    return loss
+def summed_cross_entropy(logits_MV: Tensor, bias_V: Tensor, targets_M: Tensor) -> tuple[Tensor, Tensor]:
+    """Σ −ln softmax(logits + bias)[target] in nats, and Σ (ln Z)² with Z what softmax divides by, float32; negative targets count
+    nothing. Uses the logits up: once only."""
+    sums: tuple[Tensor, Tensor] = _CrossEntropy.apply(logits_MV, bias_V, targets_M)  # type: ignore[no-untyped-call]
+    return sums

@@ -98,13 +98,15 @@ class DetectionConfig:
 @dataclass(kw_only=True, slots=True)
 class ObjectiveConfig:
     """Masked language modelling; with or without a sentence task, whose loss is multiplied by sentence_weight; words of the
-    document; and the detection of spoilt tokens."""
+    document; and the detection of spoilt tokens. z_loss_weight: of the mean of (ln Z)², Z what the softmax over the vocabulary
+    divides by, which keeps logits from drifting (Chowdhery et al. 2022, PaLM, 5: 1e-4)."""
 
     masking: MaskingConfig
     sentence_task: SentenceTask = SentenceTask.none
     sentence_weight: float = 1.0
     document_words: DocumentWordsConfig = field(default_factory=DocumentWordsConfig)
     detection: DetectionConfig = field(default_factory=DetectionConfig)
+    z_loss_weight: float = 0.0
 
     def predictions_per_token(self, seq_len: int) -> float:
         """How often the vocabulary is asked, for each token that is read: of the masked, on average over the run, and of rows."""
@@ -120,5 +122,8 @@ class ObjectiveConfig:
 
     def check(self) -> None:
         """Raise UserError with every problem at once."""
-        if found := self.masking.problems() + self.document_words.problems() + self.detection.problems():
+        found = self.masking.problems() + self.document_words.problems() + self.detection.problems()
+        if self.z_loss_weight < 0:
+            found.append(f"objective.z_loss_weight={self.z_loss_weight} must be at least 0, which leaves it out")
+        if found:
             raise UserError("; ".join(found))

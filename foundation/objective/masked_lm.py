@@ -98,18 +98,25 @@ class MaskedLMHead(nn.Module):
         return F.linear(self._transformed(hidden_MD), embedding_VD, self.bias)
 
     @fused
-    def summed_loss(self, hidden_MD: Tensor, embedding_VD: Tensor, targets_M: Tensor) -> Tensor:
-        """Σ −ln p(target), nats: the loss of forward()'s logits, without keeping them in float32."""
+    def summed_losses(
+        self, hidden_MD: Tensor, embedding_VD: Tensor, targets_M: Tensor, *, squares: bool = False
+    ) -> tuple[Tensor, ...]:
+        """(Σ −ln p(target),), nats: the loss of forward()'s logits, without keeping them in float32.
+
+        squares: Σ (ln Z)² as well, where p = exp(logit) / Z.
+        """
         inner_MD = self._transformed(hidden_MD)
         if torch.is_grad_enabled() and inner_MD.device.type == "cpu" and torch.is_autocast_enabled("cpu"):
             logits_MV = F.linear(inner_MD, embedding_VD)
             if native.applies_to(logits_MV):
-                return native.summed_cross_entropy(logits_MV, self.bias, targets_M)
+                return native.summed_cross_entropy(logits_MV, self.bias, targets_M)[: 1 + squares]
         bias_V: Tensor = self.bias
         if is_for_fusion(inner_MD) and (filler := -len(bias_V) % _VOCABULARY_MULTIPLE):
             embedding_VD = F.pad(embedding_VD, (0, 0, 0, filler))
             bias_V = F.pad(bias_V, (0, filler), value=-torch.inf)
-        return summed_cross_entropy(F.linear(inner_MD, embedding_VD, bias_V), targets_M)
+        logits_MV = F.linear(inner_MD, embedding_VD, bias_V)
+        losses = (summed_cross_entropy(logits_MV, targets_M),)
+        return (*losses, _summed_squares(logits_MV, targets_M)) if squares else losses
 
     def _transformed(self, hidden_MD: Tensor) -> Tensor:
         return self.norm(native.gelu(self.dense(hidden_MD)))
@@ -128,5 +135,13 @@ def summed_cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
     >>> math.isclose(summed_cross_entropy(logits, torch.tensor([0])).item(), -math.log(1 - p))
     True
     """
-    wide = logits if logits.dtype is torch.float64 else logits.float()
-    return F.cross_entropy(wide, targets, reduction="sum", ignore_index=IGNORED)
+    return F.cross_entropy(_wide(logits), targets, reduction="sum", ignore_index=IGNORED)
+
+
+def _summed_squares(logits: Tensor, targets: Tensor) -> Tensor:
+    """Σ (ln Σ exp(logit))² in float32 or wider; IGNORED targets count nothing."""
+    return (_wide(logits).logsumexp(-1).square() * (targets != IGNORED)).sum()
+
+
+def _wide(logits: Tensor) -> Tensor:
+    return logits if logits.dtype is torch.float64 else logits.float()

@@ -57,7 +57,7 @@ class _States:
 
 class PretrainingObjective(Objective):
     """Loss in nats: mean over masked tokens + sentence_weight · mean over pairs + document_words.weight · mean over rows
-    + detection.weight · mean over tokens in sight."""
+    + detection.weight · mean over tokens in sight + z_loss_weight · mean of (ln Z)² over masked tokens."""
 
     heads: nn.ModuleDict
 
@@ -87,7 +87,7 @@ class PretrainingObjective(Objective):
         self.words = words
         terms = {"mlm": "mlm_loss", "pair": f"{cfg.sentence_task.value}_loss", "words": "words_loss"}
         terms["detection"] = "detection_loss"
-        self.terms = tuple(terms[name] for name in heads)
+        self.terms = tuple(terms[name] for name in heads) + (("z_loss",) if cfg.z_loss_weight else ())
         self._specials, self._continues_word, self._seq_len = specials, continues_word, seq_len
         self.masking = self.masking_like(cfg.masking)
         self.spoiling = Spoiling(cfg.detection, specials, row_stride=seq_len) if cfg.detection.weight else None
@@ -112,7 +112,7 @@ class PretrainingObjective(Objective):
         return example if self.words is None else self.words.ask(example, batch, rng)
 
     def count(self, example: Example) -> Tensor:
-        """(terms,): masked tokens, rows that are pairs, rows that are asked for words."""
+        """(terms,): masked tokens, rows that are pairs, rows that are asked for words, tokens in sight, masked tokens."""
         # Filled in there: torch.tensor(…, device=…) would have the host wait for a GPU.
         counts = [torch.full((), len(example.targets), device=example.device)]
         if self.has_pairs:
@@ -123,6 +123,8 @@ class PretrainingObjective(Objective):
         if "detection" in self.heads:
             assert example.spoilt is not None
             counts.append(is_asked(example.spoilt).sum())
+        if self.cfg.z_loss_weight:
+            counts.append(counts[0])
         return torch.stack(counts).double()
 
     def forward(self, example: Example, totals: Tensor) -> Tensor:
@@ -130,13 +132,16 @@ class PretrainingObjective(Objective):
         states = self._encode(example)
         head = self.heads["mlm"]
         assert isinstance(head, MaskedLMHead)
-        sums = [head.summed_loss(states.at_targets_MD, self.encoder.token_embedding.weight, states.targets_M)]
+        asked = states.at_targets_MD, self.encoder.token_embedding.weight, states.targets_M
+        mlm, *squares = head.summed_losses(*asked, squares=bool(self.cfg.z_loss_weight))
+        sums = [mlm]
         if self.has_pairs:
             sums.append(self.cfg.sentence_weight * summed_cross_entropy(*self._pairs(states, example)))
         if "words" in self.heads:
             sums.append(self.cfg.document_words.weight * self._words_loss(states.all_TD, example))
         if "detection" in self.heads:
             sums.append(self.cfg.detection.weight * summed_cross_entropy(*self._detection(states.all_TD, example)))
+        sums += [self.cfg.z_loss_weight * square for square in squares]
         shares = torch.stack(sums)
         return shares / totals.clamp(min=1).to(shares.dtype)
 

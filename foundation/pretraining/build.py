@@ -16,6 +16,7 @@ from foundation.data.prepare import prepare
 from foundation.objective.document_words import DocumentWords
 from foundation.objective.next_sentence import pairs_for
 from foundation.objective.pretraining import PretrainingObjective
+from foundation.train.averaging import WeightAverage
 from foundation.train.duration import seconds as budget_seconds
 from foundation.train.duration import seconds_per_step
 from foundation.train.held_out import HeldOut
@@ -65,7 +66,10 @@ def make_state(
     """The objective on its device, with its optimizers."""
     objective, trainer = objective.to(device), cfg.trainer
     updater = Updater(objective, cfg.optim, cfg.schedule, total_steps)
-    return TrainState(objective, updater, device, trainer.precision, compiles(trainer, device, unasked=True))
+    state = TrainState(objective, updater, device, trainer.precision, compiles(trainer, device, unasked=True))
+    if cfg.ema_decay:
+        state.average = WeightAverage(objective, cfg.ema_decay)
+    return state
 
 
 def make_held_out(cfg: PretrainConfig, objective: PretrainingObjective, corpus: Corpus) -> HeldOut:
@@ -87,14 +91,16 @@ def plan_steps(
     if duration.tokens is not None:
         special_tokens = 2 if batches.pairs.value == "none" else 3
         per_row = corpus.manifest["train"]["tokens"] / len(batches) + special_tokens
-        return {"total_steps": max(1, round(duration.tokens / (per_row * cfg.batches.rows_per_step)))}
+        return {"total_steps": max(1, round(duration.tokens / (per_row * cfg.batches.mean_rows)))}
     assert duration.budget is not None
     start = time.perf_counter()
     step_seconds, eval_seconds = _measure(cfg, corpus, batches, device)
     spent_seconds += time.perf_counter() - start
     # Evaluations share the budget with the steps: every eval_every_steps, and one at the end.
     interval = cfg.trainer.eval_every_steps
-    per_step = step_seconds + (eval_seconds / interval if interval else 0.0)
+    per_step = step_seconds * cfg.batches.mean_rows / cfg.batches.rows_per_step + (
+        eval_seconds / interval if interval else 0.0
+    )
     steps = int((budget_seconds(duration.budget) - spent_seconds - eval_seconds) / per_step)
     # Clocks differ between ranks; the number of steps must not: rank 0's counts.
     steps = int(distributed.sum_over_ranks(torch.tensor(steps if distributed.is_main() else 0, device=device)))

@@ -19,7 +19,9 @@ def finish(session: "Session") -> None:
     info = _info(session)
     if is_main():
         card = model_card(run.record, session.corpus.manifest, info)
-        info["fingerprint"] = save_foundation(final, session.objective.state_dict(), cfg.model, tokenizer, info, card)
+        with session.state.averaged():
+            weights = session.objective.state_dict()
+            info["fingerprint"] = save_foundation(final, weights, cfg.model, tokenizer, info, card)
         run.update(fingerprints={"foundation": info["fingerprint"]})
         run.set_result({key: info[key] for key in ("steps", "tokens", "training_seconds", "flops", "held_out")})
         plot_curves(run.path / "metrics.jsonl", run.path / "plots", unigram_nats=session.unigram_nats)

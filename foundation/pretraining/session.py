@@ -75,6 +75,7 @@ class Session:
             spent_seconds = time.perf_counter() - self.started
             run.set_plan(plan_steps(cfg, self.corpus, self.batches, device, spent_seconds))
         self.total_steps = int(run.record["plan"]["total_steps"])
+        self.batches.ramp_over(self.total_steps)
         self.objective = make_objective(cfg, self.corpus)
         self.state = make_state(cfg, self.objective, device, self.total_steps)
         self.held_out = make_held_out(cfg, self.objective, self.corpus)
@@ -92,7 +93,7 @@ class Session:
     def _restore(self) -> None:
         loaded = self.checkpoints.load_last()
         load_into(self.objective, loaded.model, str(self.checkpoints.folder))
-        self.state.updater.load_state_tensors(loaded.optim)
+        self.state.load_memory_tensors(loaded.optim)
         self.state.updater.skipped = loaded.state["skipped"], loaded.state["skipped_in_a_row"]
         self.state.step, self.tokens = loaded.state["step"], loaded.state["tokens"]
         self.trained_seconds, self.last_eval = loaded.state["seconds"], loaded.state["last_eval"]
@@ -123,6 +124,7 @@ class Session:
             with (
                 StopRequest() as self.stop,
                 Profile(self.run.path / "profile", cfg.trainer.profile_steps, self.logger.say) as self.profile,
+                self.checkpoints,
             ):
                 train(
                     self.state,
@@ -182,8 +184,9 @@ class Session:
         self.window_tokens, self.window_seconds, self.window_wait = 0, 0.0, 0.0
 
     def evaluate(self) -> None:
-        """Held-out scores of the weights as they are, logged and said."""
-        found = self.held_out.metrics(self.state)
+        """Held-out scores of the weights that would be kept now, logged and said."""
+        with self.state.averaged():
+            found = self.held_out.metrics(self.state)
         below = self.unigram_nats - found["eval/mlm_loss"]
         self.last_eval = {**found, "eval/below_unigram": below}
         self.logger.log(self.state.step, self.last_eval)
@@ -209,7 +212,7 @@ class Session:
                     "skipped_in_a_row": skipped_in_a_row,
                     "last_eval": self.last_eval,
                 }
-                self.checkpoints.save(self.state.step, self.objective.state_dict(), updater.state_tensors(), state)
+                self.checkpoints.save(self.state.step, self.objective.state_dict(), self.state.memory_tensors(), state)
         self.note_costs()
 
     def note_costs(self) -> None:
@@ -226,10 +229,16 @@ class Session:
 
     def _say_what_is_run(self) -> None:
         n_parameters = sum(parameter.numel() for parameter in self.objective.parameters())
+        batches = self.cfg.batches
+        rows = (
+            f"{batches.rows_per_step}"
+            if batches.ramp_from is None
+            else f"{batches.ramp_from} to {batches.rows_per_step}"
+        )
         self.logger.say(
             f"{self.cfg.name}: {self.corpus.manifest['train']['tokens']:,} training tokens, unigram entropy "
             f"{self.unigram_nats:.2f} nats; {n_parameters:,} parameters; steps {self.state.step} to {self.total_steps} of "
-            f"{self.cfg.batches.rows_per_step} rows, on {self.device.type} in {self.cfg.trainer.precision.value}, {self.passes}"
+            f"{rows} rows, on {self.device.type} in {self.cfg.trainer.precision.value}, {self.passes}"
         )
         if distributed.world_size() > 1 and max(self.cfg.model.dropout, self.cfg.model.attention_dropout) > 0:
             self.logger.say(

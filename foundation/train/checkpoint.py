@@ -1,11 +1,16 @@
-"""Checkpoints: weights, optimizer, step. safetensors and JSON, whole or absent, verified by hash; nothing is ever unpickled."""
+"""Checkpoints: weights, optimizer, step. safetensors and JSON, whole or absent, verified by hash; nothing is ever unpickled.
+
+Training waits for a copy in memory; a thread writes it to the disk while it goes on.
+"""
 
 import os
 import re
 import shutil
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from types import TracebackType
+from typing import Any, Self
 
 import torch
 from safetensors import SafetensorError
@@ -13,7 +18,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from foundation.core.errors import UserError
-from foundation.core.files import folder_in_progress, hash_file, read_json, write_json
+from foundation.core.files import folder_in_progress, hash_large_file, read_json, write_json
 
 _NAME = re.compile(r"step-(\d+)")
 
@@ -66,10 +71,16 @@ def load_into(module: nn.Module, tensors: dict[str, Tensor], source: str) -> Key
 
 
 class Checkpoints:
-    """The checkpoints of a run, `step-00000100/{model.safetensors, optim.safetensors, state.json}`; the last `keep` stay."""
+    """The checkpoints of a run, `step-00000100/{model.safetensors, optim.safetensors, state.json}`; the last `keep` stay.
+
+    As a context manager it waits for what is being written.
+    """
 
     def __init__(self, folder: Path, keep: int) -> None:
         self.folder, self.keep = folder, keep
+        self._writer = ThreadPoolExecutor(1, thread_name_prefix="checkpoints")
+        self._writing: Future[None] | None = None
+        self._copies: dict[str, Tensor] = {}  # kept from one to the next: fresh memory costs more than the copy
 
     def steps(self) -> list[int]:
         """Steps of the complete checkpoints, ascending."""
@@ -82,14 +93,52 @@ class Checkpoints:
         return self.folder / f"step-{step:08d}"
 
     def save(self, step: int, model: dict[str, Tensor], optim: dict[str, Tensor], state: dict[str, Any]) -> None:
-        """Write a checkpoint and drop the oldest beyond `keep`; when the disk is full the earlier ones stay as they are."""
+        """Copy it all, and begin to write a checkpoint; raises UserError where the one before could not be written."""
+        self.wait()
         if step in self.steps():
             return
+        self._copies = {
+            name: self._copy(name, tensor)
+            for part, tensors in (("model", model), ("optim", optim))
+            for name, tensor in ((f"{part}:{name}", tensor) for name, tensor in tensors.items())
+        }
+        self._writing = self._writer.submit(self._write, step, self._copies, dict(state))
+
+    def _copy(self, name: str, tensor: Tensor) -> Tensor:
+        """On the CPU, in the memory of the last copy where that has its shape."""
+        there = self._copies.get(name)
+        if there is None or (there.shape, there.dtype) != (tensor.shape, tensor.dtype):
+            there = torch.empty(tensor.shape, dtype=tensor.dtype)
+        return there.copy_(tensor.detach())
+
+    def wait(self) -> None:
+        """Until the last checkpoint is on the disk; raises UserError where it could not be written."""
+        writing, self._writing = self._writing, None
+        if writing is not None:
+            writing.result()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._writer.shutdown()
+        if kind is None:  # else that is what the user should hear of
+            self.wait()
+
+    def _write(self, step: int, copies: dict[str, Tensor], state: dict[str, Any]) -> None:
+        """Write a checkpoint and drop the oldest beyond `keep`; when the disk is full the earlier ones stay as they are."""
         try:
             with folder_in_progress(self.path(step)) as folder:
-                save_tensors(folder / "model.safetensors", model)
-                save_tensors(folder / "optim.safetensors", optim)
-                hashes = {name: hash_file(folder / name) for name in ("model.safetensors", "optim.safetensors")}
+                hashes = {}
+                for part in ("model", "optim"):
+                    path = folder / f"{part}.safetensors"
+                    mine = {
+                        name.removeprefix(f"{part}:"): t for name, t in copies.items() if name.startswith(f"{part}:")
+                    }
+                    save_tensors(path, mine)
+                    hashes[path.name] = hash_large_file(path)
                 write_json(folder / "state.json", {**state, "step": step, "hashes": hashes})
         except (OSError, SafetensorError) as error:
             kept = self.steps()
@@ -116,7 +165,7 @@ class Checkpoints:
         state = read_json(folder / "state.json")
         for name, expected in state["hashes"].items():
             path = folder / name
-            if not path.is_file() or hash_file(path) != expected:
+            if not path.is_file() or hash_large_file(path) != expected:
                 raise UserError(
                     f"{path} is damaged: its content does not match the hash taken when it was saved{earlier}"
                 )

@@ -18,6 +18,7 @@ from foundation.core.randomness import RowRng, torch_seed
 from foundation.data.batches import Batch
 from foundation.model.fusion import fusing
 from foundation.objective.base import Example, Objective
+from foundation.train.averaging import WeightAverage
 from foundation.train.config import Precision, TrainerConfig
 from foundation.train.optim import Updater, UpdateReport
 
@@ -52,7 +53,7 @@ class StepReport:
 class TrainState:
     """A run in progress: what a checkpoint holds, and where it lives. module: the objective, or its distributed wrapper.
 
-    compiles: the parts of a step that model/fusion.py knows of are compiled.
+    compiles: the parts of a step that model/fusion.py knows of are compiled. average: of the weights, where one is kept.
     """
 
     objective: Objective
@@ -61,6 +62,7 @@ class TrainState:
     precision: Precision
     compiles: bool = False
     step: int = 0
+    average: WeightAverage | None = None
     module: Objective | DistributedDataParallel = field(init=False)
 
     def __post_init__(self) -> None:
@@ -74,6 +76,18 @@ class TrainState:
     def autocast(self) -> AbstractContextManager[object]:
         """The precision of products and activations."""
         return autocast(self.device, self.precision)
+
+    def averaged(self) -> AbstractContextManager[None]:
+        """Inside, the objective's weights are those to be examined and kept: averaged ones, where there is an average."""
+        return nullcontext() if self.average is None else self.average.in_place()
+
+    def memory_tensors(self) -> dict[str, Tensor]:
+        """What is to be remembered beside the weights: the optimizers' state, and the average."""
+        return self.updater.state_tensors() | ({} if self.average is None else self.average.state_tensors())
+
+    def load_memory_tensors(self, tensors: dict[str, Tensor]) -> None:
+        """Put back what memory_tensors gave."""
+        self.updater.load_state_tensors(tensors if self.average is None else self.average.take_from(tensors))
 
 
 def autocast(device: torch.device, precision: Precision) -> AbstractContextManager[object]:
@@ -139,6 +153,8 @@ def train(
             losses, tokens = train_step(state, example, micro_batch_rows)
             update = state.updater.update(step, losses.sum())
             state.step = step + 1
+            if state.average is not None:
+                state.average.update(state.step)
             pace.step()
             seconds = time.perf_counter() - start
             if not on_event(state, StepReport(losses, update, int(tokens.item()), seconds, wait_seconds)):

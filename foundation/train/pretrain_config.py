@@ -16,7 +16,10 @@ SPEED_ONLY = frozenset({"trainer", "logger", "resume", "runs_dir"})
 
 @dataclass(kw_only=True, slots=True)
 class PretrainConfig:
-    """Everything about a pretraining run. resume: false; true; auto (go on with the run if there is one, else start it)."""
+    """Everything about a pretraining run. resume: false; true; auto (go on with the run if there is one, else start it).
+
+    ema_decay: of a moving average of the weights, a step (train/averaging.py); it is what is examined and kept. 0: none.
+    """
 
     name: str
     seed: int = 0
@@ -25,6 +28,7 @@ class PretrainConfig:
     steps: int | None = None
     tokens: float | None = None
     budget: str | None = None
+    ema_decay: float = 0.0
     data: DataConfig
     tokenizer: TokenizerConfig
     model: ModelConfig
@@ -57,10 +61,13 @@ class PretrainConfig:
             problems.append(
                 f"model.vocab_size={self.model.vocab_size} is not tokenizer.vocab_size={self.tokenizer.vocab_size}"
             )
-        if self.objective.sentence_task is not SentenceTask.none and self.batches.rows_per_step < 4:
+        if self.objective.sentence_task is not SentenceTask.none and self.batches.fewest_rows < 4:
             problems.append(
-                f"a sentence task needs batches.rows_per_step of at least 4, not {self.batches.rows_per_step}"
+                f"a sentence task needs at least 4 rows in every step, not {self.batches.fewest_rows}: raise "
+                "batches.rows_per_step, or batches.ramp_from where there is one"
             )
+        if not 0 <= self.ema_decay < 1:
+            problems.append(f"ema_decay={self.ema_decay} must be in [0, 1); 0 leaves the weights as they are")
         if self.resume.lower() not in ("true", "false", "auto"):
             problems.append(f"resume={self.resume} must be true, false or auto")
         if problems:

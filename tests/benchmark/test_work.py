@@ -1,7 +1,9 @@
 """Every contender works on the same thing: the same tokens, the same targets; checked in this process, at toy size."""
 
+import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -31,6 +33,7 @@ from foundation.core.errors import UserError
 from foundation.data.batches import NO_PAIR
 from foundation.data.config import DataConfig
 from foundation.model.encoder import Encoder, parameter_count
+from foundation.train import checkpoint
 from foundation.train.config import DeviceConfig, Precision
 from tests.evaluation.toy import text
 
@@ -177,6 +180,25 @@ def test_checkpoints_are_timed_one_way_at_a_time(setup: Setup, saves: bool) -> N
         work = kind(name="a", case=case, saves=saves).build(setup)
         seconds = [work().seconds for _ in range(2)]
         assert all(value is not None and 0 < value < 20 for value in seconds)
+
+
+def test_of_a_save_is_timed_what_training_waits_for_or_until_it_is_on_the_disk(
+    setup: Setup, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    writes = checkpoint.save_tensors
+
+    def slowly(*args: Any) -> None:
+        time.sleep(0.2)
+        writes(*args)
+
+    monkeypatch.setattr(checkpoint, "save_tensors", slowly)
+    case = CheckpointCase(name="c", size=SIZE)
+    waits, to_disk = (
+        OurCheckpoint(name="a", case=case, saves=True, to_disk=to_disk).build(setup)().seconds
+        for to_disk in (False, True)
+    )
+    assert waits is not None and waits < 0.2
+    assert to_disk is not None and to_disk >= 0.4, "weights and optimizer are two files"
 
 
 def test_every_checkpoint_is_written_anew(setup: Setup) -> None:

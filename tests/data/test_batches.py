@@ -20,6 +20,7 @@ from foundation.data.batches import (
 )
 from foundation.data.config import BatchesConfig
 from foundation.data.corpus import TokenTable
+from foundation.data.ramp import RowRamp
 from tests.builders import SPECIALS, table
 
 SEQ_LEN = 32
@@ -133,6 +134,42 @@ def test_ranks_partition_a_step(world: int) -> None:
     assert (np.concatenate([part.ids for part in parts]) == whole.ids).all()
     assert (np.concatenate([part.labels for part in parts]) == whole.labels).all()
     assert [part.first_row for part in parts] == [8 * rank // world for rank in range(world)]
+
+
+@pytest.mark.parametrize(("first", "last", "steps"), [(1, 8, 20), (3, 16, 7), (8, 8, 5), (12, 4, 9), (4, 16, 0)])
+def test_a_ramp_goes_in_a_straight_line_and_counts_what_it_gave(first: int, last: int, steps: int) -> None:
+    ramp = RowRamp(first, last, steps)
+    rows = [ramp.rows(step) for step in range(steps + 10)]
+    assert rows == [round(first + (last - first) * step / steps) for step in range(steps)] + [last] * 10
+    assert [ramp.before(step) for step in range(steps + 11)] == [sum(rows[:step]) for step in range(steps + 11)]
+
+
+@pytest.mark.parametrize("world", [1, 2])
+def test_a_ramp_takes_the_same_rows_in_the_same_order_in_other_portions(world: int) -> None:
+    plain = PretrainingBatches(
+        numbered(), SPECIALS, BatchesConfig(seq_len=SEQ_LEN, rows_per_step=8), pairs=Pairs.none, seed=3
+    )
+    cfg = BatchesConfig(seq_len=SEQ_LEN, rows_per_step=8, ramp_from=2, ramp_share=0.5)
+    ramped = PretrainingBatches(numbered(), SPECIALS, cfg, pairs=Pairs.none, seed=3)
+    ramped.ramp_over(40)
+    steps = [[ramped.at(step, rank, world) for rank in range(world)] for step in range(40)]
+    rows = [sum(part.n_rows for part in parts) for parts in steps]
+    assert (
+        rows[0] == 2
+        and rows[10] == 5
+        and rows[20:] == [8] * 20
+        and sum(rows) == pytest.approx(40 * cfg.mean_rows, rel=0.04)
+    )
+    assert len(plain) < sum(rows), "more than one epoch is to be seen"
+    expected = np.concatenate([plain.at(step).ids for step in range(40)])
+    got = np.concatenate([part.ids for parts in steps for part in parts])
+    assert np.array_equal(got, expected[: len(got)])
+
+
+def test_without_a_ramp_or_a_length_of_the_run_every_step_has_its_rows() -> None:
+    made = batches(rows_per_step=8)
+    made.ramp_over(10)
+    assert made.ramp is None and made.at(0).n_rows == 8
 
 
 def segments_of(batch: Batch) -> list[tuple[np.ndarray, np.ndarray]]:

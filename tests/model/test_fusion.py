@@ -66,7 +66,7 @@ def test_compiled_parts_and_unpadded_attention_are_the_plain_ones(
     cfg: ModelConfig, like_a_gpu: Callable[[bool], None]
 ) -> None:
     """Losses and gradients in float64; three steps of different sizes. A part that cannot be traced whole raises."""
-    asked = ObjectiveConfig(masking=MaskingConfig(), sentence_task=SentenceTask.nsp)
+    asked = ObjectiveConfig(masking=MaskingConfig(), sentence_task=SentenceTask.nsp, z_loss_weight=1e-2)
     objective = PretrainingObjective(
         asked, cfg, SPECIALS, torch.zeros(cfg.vocab_size, dtype=torch.bool).numpy(), seq_len=SEQ_LEN
     ).double()

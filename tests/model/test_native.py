@@ -95,18 +95,24 @@ def test_a_sum_that_is_normed_but_goes_nowhere_else_has_its_gradient() -> None:
 
 
 @pytest.mark.parametrize("scale", [1.0, 30.0])
-def test_cross_entropy_and_its_gradients_are_those_of_the_definition(scale: float) -> None:
+@pytest.mark.parametrize("weights", [(0.25, 0.0), (0.25, 0.01), (0.0, 0.02)])
+def test_cross_entropy_and_its_gradients_are_those_of_the_definition(
+    scale: float, weights: tuple[float, float]
+) -> None:
     logits = (random(9, 131) * scale).detach().requires_grad_()
     bias = torch.randn(131, generator=torch.Generator().manual_seed(3)).requires_grad_()
     targets = torch.tensor([0, 130, 5, -100, 7, 7, -100, 64, 100])
     truth, true_bias = double(logits), double(bias)
-    expected = F.cross_entropy(truth + true_bias, targets, reduction="sum")
-    loss = native.summed_cross_entropy(logits, bias, targets)
-    torch.testing.assert_close(loss.double(), expected, rtol=1e-6, atol=1e-6)
-    (loss * 0.25).backward()
-    (expected * 0.25).backward()
+    expected = (
+        F.cross_entropy(truth + true_bias, targets, reduction="sum"),
+        (truth + true_bias)[targets >= 0].logsumexp(-1).square().sum(),
+    )
+    found = native.summed_cross_entropy(logits, bias, targets)
+    torch.testing.assert_close(torch.stack(found).double(), torch.stack(expected), rtol=1e-6, atol=1e-6)
+    for sums in (found, expected):
+        sum(weight * part for weight, part in zip(weights, sums, strict=True) if weight).backward()
     torch.testing.assert_close(logits.grad.double(), truth.grad, rtol=HALF_ULP, atol=1e-7)
-    torch.testing.assert_close(bias.grad.double(), true_bias.grad, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(bias.grad.double(), true_bias.grad, rtol=1e-5, atol=1e-5)
     assert (logits.grad[targets < 0] == 0).all()
 
 
@@ -183,7 +189,8 @@ class Model(torch.nn.Module):
 
     def forward(self, ids: torch.Tensor, layout: Layout, at: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         hidden = self.encoder(ids, torch.zeros_like(ids), layout)[at]
-        return self.head.summed_loss(hidden, self.encoder.token_embedding.weight, targets) / len(targets)
+        (loss,) = self.head.summed_losses(hidden, self.encoder.token_embedding.weight, targets)
+        return loss / len(targets)
 
 
 def loss_and_gradients(model: Model, *, bf16: bool) -> tuple[float, dict[str, torch.Tensor]]:
@@ -229,7 +236,7 @@ def test_what_is_not_finite_stays_so(bad: float) -> None:
     inner[1, 3], logits[2, 7], qkv[3, 2, 1, 2] = bad, bad, bad
     assert not native.geglu(inner).isfinite().all()
     assert not native.sum_and_norm(inner, inner, torch.nn.LayerNorm(20))[1].isfinite().all()
-    assert not native.summed_cross_entropy(logits, torch.zeros(20), torch.tensor([1, 2, 3, 4])).isfinite()
+    assert not native.summed_cross_entropy(logits, torch.zeros(20), torch.tensor([1, 2, 3, 4]))[0].isfinite()
     assert not native.attend(qkv, Layout.of([5]), 0, 0.0, None).isfinite().all()
 
 

@@ -1,15 +1,22 @@
 """A checkpoint is whole or absent, and a damaged one is refused by name."""
 
+import random
+import shutil
 import subprocess
 import sys
 import textwrap
+from hashlib import sha256
 from pathlib import Path
+from threading import Event
+from typing import Any
 
 import pytest
 import torch
 from torch import nn
 
 from foundation.core.errors import UserError
+from foundation.core.files import hash_large_file
+from foundation.train import checkpoint
 from foundation.train.checkpoint import Checkpoints, load_into, weights_fingerprint
 
 TENSORS = {"a": torch.arange(6.0).reshape(2, 3), "b": torch.tensor(3)}
@@ -19,6 +26,7 @@ def saved(folder: Path, *steps: int, keep: int = 2) -> Checkpoints:
     checkpoints = Checkpoints(folder, keep)
     for step in steps:
         checkpoints.save(step, TENSORS, {"0/a/momentum": TENSORS["a"] * step}, {"tokens": step * 10})
+    checkpoints.wait()
     return checkpoints
 
 
@@ -48,6 +56,53 @@ def test_damage_is_refused_and_the_way_out_is_told(tmp_path: Path, name: str, ha
         path.unlink()
     with pytest.raises(UserError, match=rf"{name} is damaged.*remove that folder to go on from step 1"):
         checkpoints.load_last()
+
+
+@pytest.mark.parametrize("n_bytes", [0, 1, 8 << 20, (8 << 20) + 1, 20 << 20])
+def test_a_large_files_hash_is_that_of_its_parts(tmp_path: Path, n_bytes: int) -> None:
+    content = random.Random(n_bytes).randbytes(n_bytes)
+    (tmp_path / "f").write_bytes(content)
+    parts = [content[at : at + (8 << 20)] for at in range(0, n_bytes, 8 << 20)]
+    expected = sha256(b"".join(sha256(part).digest() for part in parts)).hexdigest()
+    assert hash_large_file(tmp_path / "f") == expected
+
+
+def test_what_is_written_is_what_was_there_when_it_was_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Training changes its weights while the disk is slow; a second checkpoint waits for the first."""
+    may_write, writes = Event(), checkpoint.save_tensors
+
+    def slowly(*args: Any) -> None:
+        assert may_write.wait(10)
+        writes(*args)
+
+    monkeypatch.setattr(checkpoint, "save_tensors", slowly)
+    weights = {"a": torch.zeros(3), "b": torch.zeros(2, 2).T}
+    with Checkpoints(tmp_path, 2) as checkpoints:
+        checkpoints.save(1, weights, {"0/a/m": weights["a"]}, {})
+        weights["a"] += 1
+        assert checkpoints.steps() == [], "the folder is not there before it is whole"
+        may_write.set()
+        checkpoints.save(2, weights, {"0/a/m": weights["a"]}, {})
+        weights["a"] += 1
+    assert checkpoints.steps() == [1, 2]
+    assert checkpoints.load_last().model["a"].tolist() == checkpoints.load_last().optim["0/a/m"].tolist() == [1, 1, 1]
+    shutil.rmtree(checkpoints.path(2))
+    assert checkpoints.load_last().model["a"].tolist() == [0, 0, 0]
+
+
+def test_leaving_waits_for_the_disk_and_tells_what_went_wrong_there(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    with (
+        pytest.raises(UserError, match="could not save the checkpoint of step 1"),
+        Checkpoints(tmp_path / "file", 2) as it,
+    ):
+        it.save(1, TENSORS, {}, {})
+    it = Checkpoints(tmp_path / "file", 2)
+    it.save(1, TENSORS, {}, {})
+    with pytest.raises(KeyError), it:
+        raise KeyError("this is what the user should hear of")
 
 
 def test_no_checkpoint_is_said(tmp_path: Path) -> None:
@@ -81,6 +136,8 @@ def test_full_disk_leaves_the_previous_checkpoint(tmp_path: Path) -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000))
         try:
             checkpoints.save(2, {"a": torch.ones(100_000)}, {}, {})
+            print("went on")
+            checkpoints.save(3, {"a": torch.ones(10)}, {}, {})
         except UserError as error:
             print(error)
             assert torch.equal(checkpoints.load_last().model["a"], torch.ones(10))
@@ -90,7 +147,7 @@ def test_full_disk_leaves_the_previous_checkpoint(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-c", script, str(tmp_path / "c")], capture_output=True, text=True, check=True
     )
-    assert "could not save the checkpoint of step 2" in done.stdout
+    assert "went on" in done.stdout and "could not save the checkpoint of step 2" in done.stdout
     assert "the checkpoint of step 1 is untouched: resume=true goes on from it" in done.stdout
     assert "['step-00000001']" in done.stdout
 

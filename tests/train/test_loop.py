@@ -3,6 +3,7 @@
 import math
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -36,6 +37,24 @@ def batches_for(task: SentenceTask, rows: int = 12) -> PretrainingBatches:
     return PretrainingBatches(
         table(), SPECIALS, BatchesConfig(rows_per_step=rows, seq_len=40, short_share=0.3), pairs=pairs_for(task), seed=0
     )
+
+
+@pytest.mark.parametrize("cfg", [bert_config(), modern_config()])
+def test_z_loss_is_the_weighted_mean_of_the_squared_log_of_what_softmax_divides_by(cfg: ModelConfig) -> None:
+    """Against logits and torch's own logsumexp, values and gradients in float64; the other terms stay as they are."""
+    plain, asked = objective_of(SentenceTask.nsp, cfg).double(), objective_of(SentenceTask.nsp, cfg).double()
+    asked.cfg = replace(asked.cfg, z_loss_weight=0.03)
+    example = plain.corrupt(batches_for(SentenceTask.nsp).at(0), RowRng(0, "mask", 0), 0.0)
+    losses = asked(example, asked.count(example))
+    hidden_TD = plain.encoder(example.ids, example.segments, example.layout())
+    logits_MV = plain.heads["mlm"](hidden_TD[example.targets_at], plain.encoder.token_embedding.weight)
+    expected = plain(example, plain.count(example))
+    z_loss = 0.03 * logits_MV.logsumexp(-1).square().mean()
+    torch.testing.assert_close(losses, torch.stack([*expected, z_loss]), rtol=1e-10, atol=0)
+    losses.sum().backward()
+    (expected.sum() + z_loss).backward()
+    for one, other in zip(asked.parameters(), plain.parameters(), strict=True):
+        torch.testing.assert_close(one.grad, other.grad, rtol=1e-10, atol=1e-12)
 
 
 def state_of(objective: PretrainingObjective, steps: int = 10, lr: float = 1e-3) -> TrainState:
