@@ -26,7 +26,10 @@ _NAME = re.compile(r"step-(\d+)")
 def save_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str] | None = None) -> None:
     """Write tensors and flush them to the disk; the caller sees to the atomicity."""
     whole = {name: tensor.detach().contiguous().cpu() for name, tensor in tensors.items()}
+    path.touch()
+    mode = path.stat().st_mode  # what the user's umask allows: the library's own files can be read by nobody else
     save_file(whole, path, metadata)
+    path.chmod(mode)
     with path.open("rb") as file:
         os.fsync(file.fileno())
 

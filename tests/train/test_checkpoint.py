@@ -37,6 +37,12 @@ def test_what_is_saved_comes_back(tmp_path: Path) -> None:
     assert (loaded.state["step"], loaded.state["tokens"]) == (5, 50)
 
 
+def test_weights_can_be_read_by_whom_the_umask_allows(tmp_path: Path) -> None:
+    (tmp_path / "other").touch()
+    checkpoint.save_tensors(tmp_path / "weights", TENSORS)
+    assert (tmp_path / "weights").stat().st_mode == (tmp_path / "other").stat().st_mode
+
+
 def test_only_the_last_ones_stay(tmp_path: Path) -> None:
     assert saved(tmp_path, 1, 2, 3, 4, keep=2).steps() == [3, 4]
 
