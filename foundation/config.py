@@ -7,11 +7,13 @@ import dataclasses
 import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, TypeVar
 
 import hydra
 from hydra.core.config_store import ConfigStore
+from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
@@ -113,7 +115,7 @@ def recompose(
         more: words that follow those of the command line, and so have the last word.
 
     Raises:
-        UserError: there is no such YAML, or `more` has a word that is no setting.
+        UserError: there is no such YAML, or `more` has a word that is no setting, or one that another YAML has.
     """
     check_command_line(more, schema)
     for group, name in choices.items():
@@ -121,7 +123,9 @@ def recompose(
     parser = OverridesParser.create()
     rooms = {word: str(parser.parse_override(word).key_or_group) for word in HydraConfig.get().overrides.task}
     words = [word for word, room in rooms.items() if room.split(".")[0] not in choices]
-    cfg = hydra.compose(config_name, [*words, *(f"{group}={name}" for group, name in choices.items()), *more])
+    words += [*(f"{group}={name}" for group, name in choices.items()), *more]
+    check_choices(words, schema, config_name)
+    cfg = hydra.compose(config_name, words)
     return to_dataclass(cfg, schema), to_plain_settings(cfg)
 
 
@@ -213,7 +217,8 @@ def check_choices(words: Iterable[str], schema: type, config_name: str) -> None:
     if not doubtful:
         return
     choices = [str(word.input_line) for word in overrides if "." not in str(word.key_or_group)]
-    with hydra.initialize_config_dir(str(conf_folder().resolve()), version_base="1.3"):
+    is_inside, ours = GlobalHydra.instance().is_initialized(), str(conf_folder().resolve())  # inside: for recompose
+    with nullcontext() if is_inside else hydra.initialize_config_dir(ours, version_base="1.3"):
         try:
             cfg = hydra.compose(config_name, choices, return_hydra_config=True)
         except HydraException:
