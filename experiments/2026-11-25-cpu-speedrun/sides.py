@@ -17,7 +17,7 @@ from torch import Tensor
 
 from foundation.benchmark.config import SizeConfig
 from foundation.benchmark.peer import PaddedStep, bert_settings, padded_steps
-from foundation.config import check_command_line, conf_folder, register, to_dataclass
+from foundation.config import check_choices, check_command_line, conf_folder, register, to_dataclass
 from foundation.core.errors import UserError
 from foundation.core.randomness import RowRng, torch_seed
 from foundation.data.batches import Pairs, PretrainingBatches
@@ -59,6 +59,7 @@ def composed(words: list[str]) -> PretrainConfig:
             cfg = to_dataclass(compose("pretrain", overrides=words), PretrainConfig)
         except HydraException:
             check_command_line(words, PretrainConfig)  # says what is meant
+            check_choices(words, PretrainConfig, "pretrain")
             raise
     cfg.check()
     return cfg
