@@ -1,6 +1,7 @@
 """What a GPU computes, against the same in float32 on the CPU; skipped where there is none."""
 
 import math
+from pathlib import Path
 
 import pytest
 import torch
@@ -14,6 +15,8 @@ from foundation.model.config import ModelConfig
 from foundation.model.rotary import rotation
 from foundation.objective.config import MaskingConfig, ObjectiveConfig, SentenceTask
 from foundation.objective.pretraining import PretrainingObjective
+from foundation.train.averaging import WeightAverage
+from foundation.train.checkpoint import Checkpoints, load_into
 from foundation.train.config import AdamWConfig, MuonConfig, OptimConfig, Precision, ScheduleConfig, Shape
 from foundation.train.loop import StepReport, TrainState, train, train_step
 from foundation.train.optim import Updater
@@ -118,3 +121,35 @@ def test_a_run_learns_and_a_lost_step_changes_nothing(optim: OptimConfig) -> Non
     assert state.updater.skipped == (1, 1)
     assert all(torch.equal(p, q) for p, q in zip(state.objective.parameters(), before, strict=True))
     assert all(torch.equal(value.cpu(), kept[name]) for name, value in state.updater.state_tensors().items())
+
+
+def test_a_run_goes_on_from_a_checkpoint_that_was_written_beside_it(tmp_path: Path) -> None:
+    """Optimizer, average and weights come back to the device; the copy was made when it was asked for."""
+    seen: dict[str, list[float]] = {"whole": [], "again": []}
+
+    def state() -> TrainState:
+        fresh = state_of(SHAPES["modern"], GPU, Precision.fp32)
+        fresh.average = WeightAverage(fresh.objective, 0.9)
+        return fresh
+
+    def run(state: TrainState, name: str) -> None:
+        def on_event(state: TrainState, report: StepReport) -> bool:
+            seen[name].append(float(report.losses.sum()))
+            if name == "whole" and state.step == 12:
+                checkpoints.save(12, state.objective.state_dict(), state.memory_tensors(), {})
+            return state.step < 24
+
+        train(state, batches(), seed=0, micro_batch_rows=0, on_event=on_event)
+
+    whole, again = state(), state()
+    with Checkpoints(tmp_path, 1) as checkpoints:
+        run(whole, "whole")
+    loaded = checkpoints.load_last()
+    load_into(again.objective, loaded.model, "the checkpoint")
+    again.load_memory_tensors(loaded.optim)
+    again.step = 12
+    run(again, "again")
+    assert seen["again"] == pytest.approx(seen["whole"][12:], rel=1e-4)
+    for name, tensor in whole.memory_tensors().items():
+        if name.startswith("average/"):
+            torch.testing.assert_close(again.memory_tensors()[name], tensor, rtol=1e-3, atol=1e-5)
