@@ -221,6 +221,14 @@ def test_a_change_is_kept_when_it_pays_more_than_two_standard_errors(losses: tup
     assert error == pytest.approx(math.sqrt(0.01 / 3 * 2))
 
 
+@pytest.mark.parametrize(("losses", "name"), [((4.0, 4.1, 4.2), "b"), ((4.8, 4.9, 5.0), "a")])
+def test_the_winner_is_the_best_of_what_was_kept(losses: tuple[float, ...], name: str) -> None:
+    """A change within the noise does not become the recipe for a mean that happens to be lower."""
+    both = [a_group("a", (4.9, 5.0, 5.1), []), a_group("b", losses, ["seed=1"])]
+    won = record.winner({("ours", "run", group.variant): group for group in both})
+    assert won is not None and won.variant == name
+
+
 def test_a_recipe_that_is_run_again_elsewhere_is_no_change_of_itself() -> None:
     gained, _, said = record.gain(a_group("b", (4.0, 4.1, 4.2), ["seed=1"]), a_group("a", (4.9, 5.0, 5.1), ["seed=1"]))
     assert said == "the same again" and math.isnan(gained)

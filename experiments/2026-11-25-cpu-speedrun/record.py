@@ -152,7 +152,7 @@ def find_target(speedrun: Speedrun, found: dict[tuple[str, str, str], Group]) ->
 
 
 def winner(found: dict[tuple[str, str, str], Group]) -> Group | None:
-    """Of ours with enough seeds and the peer's vocabulary, the one of the lowest mean loss."""
+    """Of ours with enough seeds and the peer's vocabulary, the one of the lowest mean loss; no change that was not kept."""
     peer = peer_at_length(found)
     ready = [
         group
@@ -160,6 +160,7 @@ def winner(found: dict[tuple[str, str, str], Group]) -> Group | None:
         if group.side == "ours"
         and len(group.ended) >= _SEEDS
         and len(group.ended) == len(group.results)
+        and gain(group, found.get(("ours", "run", group.over or "")))[2] != "not kept"
         and (peer is None or group.tokenizers() == peer.tokenizers())
     ]
     return min(ready, key=lambda group: statistics.fmean(group.losses()), default=None)
