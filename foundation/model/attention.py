@@ -18,11 +18,12 @@ from foundation.model.config import ModelConfig, Positions
 from foundation.model.dropout import dropout as drop
 from foundation.model.rotary import Rotation
 
-# Sequences are padded to one of these lengths and their number to a multiple of _ROW_MULTIPLE, for attention only. Few
-# different shapes matter more than little padding: oneDNN compiles a kernel for each shape it meets (measured: 1,700 tokens/s
-# with a new shape every step, 14,300 with the same ones).
+# Sequences are padded to one of these lengths and their number to a multiple, for attention only. Few different shapes matter
+# more than little padding: oneDNN compiles a kernel for each shape it meets (measured: 1,700 tokens/s with a new shape every
+# step, 14,300 with the same ones). But of 512 tokens a step has few sequences, and an empty one costs as much as a real one:
+# from there on none is added.
 _PADDED_LENGTHS = (32, 64, 128, 256, 512, 1024, 2048, 4096, 8192)
-_ROW_MULTIPLE = 8
+_ROW_MULTIPLES = {32: 8, 64: 8, 128: 8, 256: 2}
 
 # Up to this length the plain products beat torch's fused CPU kernel, whose backward pass does not use the matrix unit
 # (measured on 2 cores with AMX, bf16, 64 sequences of 128, 4 heads of 64: 14 ms against 57 ms, forward and backward).
@@ -146,7 +147,7 @@ class Layout:
         """These rows in cells of (rows, padded_length); unless all is dense, empty rows fill up to a multiple."""
         cells = torch.arange(padded_length)
         real = cells < lengths[rows, None]
-        n_empty = 0 if bool(real.all()) else -len(rows) % _ROW_MULTIPLE
+        n_empty = 0 if bool(real.all()) else -len(rows) % _ROW_MULTIPLES.get(padded_length, 1)
         real = F.pad(real, (0, 0, 0, n_empty))
         rows = torch.cat([rows, rows[-1:].expand(n_empty)])
         gather = torch.where(real, starts[rows, None] + cells, 0)

@@ -138,26 +138,22 @@ static inline void turn(const bf16 *x, bf16 *out, const float *cos, const float 
 void pack(const bf16 *qkv, const float *cos, const float *sin, const i64 *starts, const i64 *lengths, bf16 *packed,
           i64 rows, i64 heads, i64 length, i64 width, float scale, i64 threads) {
     i64 part = rows * heads * length * width, half = width / 2, token = 3 * heads * width;
-#pragma omp parallel for num_threads((int)threads) schedule(dynamic, 4)
-    for (i64 r = 0; r < rows; r++) {
-        for (i64 l = 0; l < lengths[r]; l++) {
-            i64 t = starts[r] + l;
-            ask_for(qkv + (t + 2) * token, token);
-            for (i64 p = 0; p < 3; p++)
-                for (i64 n = 0; n < heads; n++) {
-                    const bf16 *x = qkv + t * token + (p * heads + n) * width;
-                    bf16 *out = packed + p * part + ((r * heads + n) * length + l) * width;
-                    float factor = p == 0 ? scale : 1.0f;
-                    if (p < 2 && cos)
-                        turn(x, out, cos + t * half, sin + t * half, half, 1.0f, factor);
-                    else
-                        for (i64 h = 0; h < width; h++) out[h] = p == 0 ? narrow(factor * wide(x[h])) : x[h];
-                }
-        }
-        for (i64 pn = 0; pn < 3 * heads; pn++) {
-            bf16 *head = packed + pn / heads * part + (r * heads + pn % heads) * length * width;
-            memset(head + lengths[r] * width, 0, (length - lengths[r]) * width * sizeof(bf16));
-        }
+#pragma omp parallel for num_threads((int)threads) schedule(dynamic, 64)
+    for (i64 cell = 0; cell < rows * length; cell++) {
+        i64 r = cell / length, l = cell % length, t = starts[r] + l;
+        if (l < lengths[r]) ask_for(qkv + (t + 2) * token, token);
+        for (i64 p = 0; p < 3; p++)
+            for (i64 n = 0; n < heads; n++) {
+                const bf16 *x = qkv + t * token + (p * heads + n) * width;
+                bf16 *out = packed + p * part + ((r * heads + n) * length + l) * width;
+                float factor = p == 0 ? scale : 1.0f;
+                if (l >= lengths[r])
+                    memset(out, 0, width * sizeof(bf16));
+                else if (p < 2 && cos)
+                    turn(x, out, cos + t * half, sin + t * half, half, 1.0f, factor);
+                else
+                    for (i64 h = 0; h < width; h++) out[h] = p == 0 ? narrow(factor * wide(x[h])) : x[h];
+            }
     }
 }
 
@@ -166,10 +162,10 @@ void unpack(const bf16 *grad_q, const bf16 *grad_k, const bf16 *grad_v, const fl
             const i64 *lengths, bf16 *grad_qkv, i64 rows, i64 heads, i64 length, i64 width, float scale, i64 threads) {
     i64 half = width / 2;
     const bf16 *parts[3] = {grad_q, grad_k, grad_v};
-#pragma omp parallel for num_threads((int)threads) schedule(dynamic, 4)
+#pragma omp parallel for collapse(2) num_threads((int)threads) schedule(dynamic, 64)
     for (i64 r = 0; r < rows; r++)
-        for (i64 l = 0; l < lengths[r]; l++)
-            for (i64 p = 0; p < 3; p++)
+        for (i64 l = 0; l < length; l++)
+            for (i64 p = 0; p < 3 && l < lengths[r]; p++)
                 for (i64 n = 0; n < heads; n++) {
                     i64 t = starts[r] + l;
                     const bf16 *x = parts[p] + ((r * heads + n) * length + l) * width;
@@ -185,10 +181,10 @@ void unpack(const bf16 *grad_q, const bf16 *grad_k, const bf16 *grad_v, const fl
 /* (R, N, L, H) -> (T, N, H), tokens only. */
 void merge(const bf16 *packed, const i64 *starts, const i64 *lengths, bf16 *out, i64 rows, i64 heads, i64 length, i64 width,
            i64 threads) {
-#pragma omp parallel for num_threads((int)threads) schedule(dynamic, 4)
+#pragma omp parallel for collapse(2) num_threads((int)threads) schedule(dynamic, 64)
     for (i64 r = 0; r < rows; r++)
-        for (i64 l = 0; l < lengths[r]; l++)
-            for (i64 n = 0; n < heads; n++)
+        for (i64 l = 0; l < length; l++)
+            for (i64 n = 0; n < heads && l < lengths[r]; n++)
                 memcpy(out + ((starts[r] + l) * heads + n) * width, packed + ((r * heads + n) * length + l) * width,
                        width * sizeof(bf16));
 }
@@ -196,7 +192,7 @@ void merge(const bf16 *packed, const i64 *starts, const i64 *lengths, bf16 *out,
 /* (T, N, H) -> (R, N, L, H), zeros after a row's end. */
 void spread(const bf16 *flat, const i64 *starts, const i64 *lengths, bf16 *packed, i64 rows, i64 heads, i64 length, i64 width,
             i64 threads) {
-#pragma omp parallel for num_threads((int)threads) schedule(dynamic, 4)
+#pragma omp parallel for collapse(2) num_threads((int)threads) schedule(dynamic, 2)
     for (i64 r = 0; r < rows; r++)
         for (i64 n = 0; n < heads; n++) {
             bf16 *head = packed + (r * heads + n) * length * width;

@@ -109,3 +109,11 @@ def test_rotation_gradient_is_right() -> None:
 def test_prefix_layout_needs_a_prefix_a_row() -> None:
     with pytest.raises(ValueError, match="2 sequences need as many prefix_lengths, not 1"):
         Layout((3, 4), torch.device("cpu"), Visibility.prefix, (1,))
+
+
+@pytest.mark.parametrize(("length", "rows"), [(60, 8), (100, 8), (200, 4), (300, 3), (900, 3)])
+def test_long_sequences_are_not_joined_by_empty_ones(length: int, rows: int) -> None:
+    """Three of a length, each of which is no padded one: an empty sequence of 512 would cost as much as a real one."""
+    (group,) = Layout.of([length, length - 1, length - 2]).groups
+    assert group.real_RL.shape[0] == rows and group.lengths.tolist()[:3] == [length, length - 1, length - 2]
+    assert group.lengths[3:].sum() == 0
