@@ -86,7 +86,7 @@ def hash_file(path: Path) -> str:
 def hash_large_file(path: Path) -> str:
     """Content hash of a file on all cores: 64 hex digits of SHA-256 over the SHA-256 of its parts of 8 MiB.
 
-    Processors of today have instructions for this hash: twice hash_file's rate on each. Not its equal: what one of the two
+    Twice hash_file's rate on each core, where the processor has instructions for SHA-256. Not its equal: what one of the two
     has taken, the other cannot verify.
     """
     n_parts = -(-path.stat().st_size // _PART_BYTES)

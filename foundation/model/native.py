@@ -234,22 +234,23 @@ class _CrossEntropy(torch.autograd.Function):
         _call("cross_entropy_forward", logits_MV, bias_V, targets_M, losses, log_sums, *logits_MV.shape)
         ctx.save_for_backward(logits_MV, bias_V, targets_M, log_sums)
         ctx.set_materialize_grads(False)
-        squares = log_sums.double().square() * (targets_M >= 0)
-        return losses.double().sum().float(), squares.sum().float()
+        return losses.double().sum().float(), log_sums
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor | None, grad_squares: Tensor | None) -> tuple[Tensor, Tensor, None]:
+    def backward(ctx: Any, grad: Tensor | None, grad_log_sums: Tensor | None) -> tuple[Tensor, Tensor, None]:
         # The logits become their gradients: a vocabulary's worth of numbers a target is the largest tensor of a step.
         logits_MV, bias_V, targets_M, log_sums = ctx.saved_tensors
         grad_bias = bias_V.new_zeros(torch.get_num_threads(), len(bias_V))
-        by_log_sum = None if grad_squares is None else 2 * float(grad_squares) * log_sums
+        grad_log_sums = None if grad_log_sums is None else grad_log_sums.contiguous()
         kept, scale = (logits_MV, bias_V, targets_M, log_sums), 0.0 if grad is None else float(grad)
-        _call("cross_entropy_backward", *kept, by_log_sum, scale, grad_bias, *logits_MV.shape)
+        _call("cross_entropy_backward", *kept, grad_log_sums, scale, grad_bias, *logits_MV.shape)
         return logits_MV, grad_bias.sum(0), None
 
 
 def summed_cross_entropy(logits_MV: Tensor, bias_V: Tensor, targets_M: Tensor) -> tuple[Tensor, Tensor]:
-    """Σ −ln softmax(logits + bias)[target] in nats, and Σ (ln Z)² with Z what softmax divides by, float32; negative targets count
-    nothing. Uses the logits up: once only."""
-    sums: tuple[Tensor, Tensor] = _CrossEntropy.apply(logits_MV, bias_V, targets_M)  # type: ignore[no-untyped-call]
-    return sums
+    """Σ −ln softmax(logits + bias)[target] in nats, and of each target the log of what softmax divides by, (M,), float32.
+
+    Negative targets count nothing, and nothing goes back through their log sums. Uses the logits up: once only.
+    """
+    found: tuple[Tensor, Tensor] = _CrossEntropy.apply(logits_MV, bias_V, targets_M)  # type: ignore[no-untyped-call]
+    return found

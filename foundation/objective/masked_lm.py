@@ -109,14 +109,15 @@ class MaskedLMHead(nn.Module):
         if torch.is_grad_enabled() and inner_MD.device.type == "cpu" and torch.is_autocast_enabled("cpu"):
             logits_MV = F.linear(inner_MD, embedding_VD)
             if native.applies_to(logits_MV):
-                return native.summed_cross_entropy(logits_MV, self.bias, targets_M)[: 1 + squares]
+                loss, log_sums_M = native.summed_cross_entropy(logits_MV, self.bias, targets_M)
+                return (loss, _summed_squares(log_sums_M, targets_M)) if squares else (loss,)
         bias_V: Tensor = self.bias
         if is_for_fusion(inner_MD) and (filler := -len(bias_V) % _VOCABULARY_MULTIPLE):
             embedding_VD = F.pad(embedding_VD, (0, 0, 0, filler))
             bias_V = F.pad(bias_V, (0, filler), value=-torch.inf)
         logits_MV = F.linear(inner_MD, embedding_VD, bias_V)
-        losses = (summed_cross_entropy(logits_MV, targets_M),)
-        return (*losses, _summed_squares(logits_MV, targets_M)) if squares else losses
+        loss = summed_cross_entropy(logits_MV, targets_M)
+        return (loss, _summed_squares(_wide(logits_MV).logsumexp(-1), targets_M)) if squares else (loss,)
 
     def _transformed(self, hidden_MD: Tensor) -> Tensor:
         return self.norm(native.gelu(self.dense(hidden_MD)))
@@ -138,9 +139,9 @@ def summed_cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
     return F.cross_entropy(_wide(logits), targets, reduction="sum", ignore_index=IGNORED)
 
 
-def _summed_squares(logits: Tensor, targets: Tensor) -> Tensor:
-    """Σ (ln Σ exp(logit))² in float32 or wider; IGNORED targets count nothing."""
-    return (_wide(logits).logsumexp(-1).square() * (targets != IGNORED)).sum()
+def _summed_squares(log_sums_M: Tensor, targets_M: Tensor) -> Tensor:
+    """IGNORED targets count nothing."""
+    return (log_sums_M.square() * (targets_M != IGNORED)).sum()
 
 
 def _wide(logits: Tensor) -> Tensor:

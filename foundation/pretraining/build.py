@@ -98,9 +98,8 @@ def plan_steps(
     spent_seconds += time.perf_counter() - start
     # Evaluations share the budget with the steps: every eval_every_steps, and one at the end.
     interval = cfg.trainer.eval_every_steps
-    per_step = step_seconds * cfg.batches.mean_rows / cfg.batches.rows_per_step + (
-        eval_seconds / interval if interval else 0.0
-    )
+    of_evaluations = eval_seconds / interval if interval else 0.0
+    per_step = step_seconds * cfg.batches.mean_rows / cfg.batches.rows_per_step + of_evaluations
     steps = int((budget_seconds(duration.budget) - spent_seconds - eval_seconds) / per_step)
     # Clocks differ between ranks; the number of steps must not: rank 0's counts.
     steps = int(distributed.sum_over_ranks(torch.tensor(steps if distributed.is_main() else 0, device=device)))

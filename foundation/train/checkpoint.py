@@ -83,7 +83,7 @@ class Checkpoints:
         self.folder, self.keep = folder, keep
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="checkpoints")
         self._writing: Future[None] | None = None
-        self._copies: dict[str, Tensor] = {}  # kept from one to the next: fresh memory costs more than the copy
+        self._copies: dict[str, dict[str, Tensor]] = {}  # kept for the next: fresh memory costs more than the copy
 
     def steps(self) -> list[int]:
         """Steps of the complete checkpoints, ascending."""
@@ -100,19 +100,19 @@ class Checkpoints:
         self.wait()
         if step in self.steps():
             return
-        self._copies = {
-            name: self._copy(name, tensor)
-            for part, tensors in (("model", model), ("optim", optim))
-            for name, tensor in ((f"{part}:{name}", tensor) for name, tensor in tensors.items())
-        }
+        self._copies = {part: self._copied(part, tensors) for part, tensors in (("model", model), ("optim", optim))}
         self._writing = self._writer.submit(self._write, step, self._copies, dict(state))
 
-    def _copy(self, name: str, tensor: Tensor) -> Tensor:
-        """On the CPU, in the memory of the last copy where that has its shape."""
-        there = self._copies.get(name)
-        if there is None or (there.shape, there.dtype) != (tensor.shape, tensor.dtype):
-            there = torch.empty(tensor.shape, dtype=tensor.dtype)
-        return there.copy_(tensor.detach())
+    def _copied(self, part: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+        """On the CPU, in the memory of the last copies where they have the same shapes."""
+        there = self._copies.get(part, {})
+        copies = {}
+        for name, tensor in tensors.items():
+            copy = there.get(name)
+            if copy is None or (copy.shape, copy.dtype) != (tensor.shape, tensor.dtype):
+                copy = torch.empty(tensor.shape, dtype=tensor.dtype)
+            copies[name] = copy.copy_(tensor.detach())
+        return copies
 
     def wait(self) -> None:
         """Until the last checkpoint is on the disk; raises UserError where it could not be written."""
@@ -130,17 +130,14 @@ class Checkpoints:
         if kind is None:  # else that is what the user should hear of
             self.wait()
 
-    def _write(self, step: int, copies: dict[str, Tensor], state: dict[str, Any]) -> None:
+    def _write(self, step: int, copies: dict[str, dict[str, Tensor]], state: dict[str, Any]) -> None:
         """Write a checkpoint and drop the oldest beyond `keep`; when the disk is full the earlier ones stay as they are."""
         try:
             with folder_in_progress(self.path(step)) as folder:
                 hashes = {}
-                for part in ("model", "optim"):
+                for part, tensors in copies.items():
                     path = folder / f"{part}.safetensors"
-                    mine = {
-                        name.removeprefix(f"{part}:"): t for name, t in copies.items() if name.startswith(f"{part}:")
-                    }
-                    save_tensors(path, mine)
+                    save_tensors(path, tensors)
                     hashes[path.name] = hash_large_file(path)
                 write_json(folder / "state.json", {**state, "step": step, "hashes": hashes})
         except (OSError, SafetensorError) as error:
