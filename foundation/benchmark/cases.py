@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from foundation.benchmark.checkpointing import OurCheckpoint, PeerCheckpoint
-from foundation.benchmark.config import BenchConfig, FinetuningCase, PeerConfig, PretrainingCase
+from foundation.benchmark.config import BenchConfig, CheckpointCase, FinetuningCase, PeerConfig, PretrainingCase
 from foundation.benchmark.contender import Contender, Setup
 from foundation.benchmark.ours import OurFinetuning, OurPretraining
 from foundation.benchmark.peer import PeerFinetuning, PeerPretraining
@@ -58,20 +58,22 @@ def build_cases(cfg: BenchConfig, setup: Setup) -> Iterator[Case]:
                 contenders.append(peer)
             yield Case(preparation.name, "words", contenders)
     for checkpoint in cfg.bench.checkpoint:
-        for saves in (True, False):
-            if checkpoint.name in wanted:
-                contenders = [OurCheckpoint(name="ours", is_ours=True, case=checkpoint, saves=saves)]
-                if saves:
-                    contenders.append(OurCheckpoint(name="ours, to disk", case=checkpoint, saves=True, to_disk=True))
-                if cfg.peers:
-                    contenders.append(
-                        PeerCheckpoint(name="transformers", is_default=True, case=checkpoint, saves=saves)
-                    )
-                yield Case(f"{checkpoint.name} {'save' if saves else 'load'}", "s", contenders)
+        if checkpoint.name in wanted:
+            yield from (_checkpoint(checkpoint, saves, with_peer=cfg.peers) for saves in (True, False))
     for pretraining in cfg.bench.pretraining:
         if pretraining.name in wanted:
             yield from _pretraining(pretraining, cfg, setup)
     yield from (_finetuning(case, cfg, setup) for case in cfg.bench.finetuning if case.name in wanted)
+
+
+def _checkpoint(case: CheckpointCase, saves: bool, with_peer: bool) -> Case:
+    contenders: list[Contender] = [OurCheckpoint(name="ours", is_ours=True, case=case, saves=saves)]
+    if saves:
+        contenders.append(OurCheckpoint(name="ours, to disk", is_ours=True, case=case, saves=True, to_disk=True))
+    if with_peer:
+        contenders.append(PeerCheckpoint(name="transformers", is_default=True, case=case, saves=saves))
+    notes = [] if saves else ["ours into a model and an optimizer that are there; from_pretrained makes its own"]
+    return Case(f"{case.name} {'save' if saves else 'load'}", "s", contenders, notes)
 
 
 def _pretraining(case: PretrainingCase, cfg: BenchConfig, setup: Setup) -> Iterator[Case]:

@@ -1,6 +1,7 @@
-"""Weights and optimizer to disk and back: ours whole, flushed and verified by hash; the peer's as its Trainer does.
+"""Weights and optimizer to disk and back: ours whole, flushed and verified by checksum; the peer's as its Trainer does.
 
 What is timed of a save is how long a training would wait; ours is written beside it, and until then a line of its own tells.
+A load is a first one, with no optimizer's memory of an earlier one to give back.
 """
 
 import time
@@ -43,7 +44,11 @@ class OurCheckpoint(Contender):
     def build(self, setup: Setup) -> Work:
         """An encoder and its optimizer after one step."""
         encoder = Encoder(bert_shape(self.case.size, _SEQ_LEN))
-        updater = Updater(encoder, AdamWConfig(lr=1e-4), ScheduleConfig(shape=Shape.linear), 10)
+
+        def fresh() -> Updater:
+            return Updater(encoder, AdamWConfig(lr=1e-4), ScheduleConfig(shape=Shape.linear), 10)
+
+        updater = fresh()
         _step_once(encoder)
         updater.update(0, torch.zeros(()))
         keep_freed_memory()  # as pretraining does
@@ -52,18 +57,21 @@ class OurCheckpoint(Contender):
         steps = count()  # a step that is there already would not be written again
 
         def work() -> Done:
+            nonlocal updater
             start = time.perf_counter()
             assert folder.name  # held here: it goes when the work does
             checkpoints.save(next(steps), encoder.state_dict(), updater.state_tensors(), {})
             copied = time.perf_counter()
             checkpoints.wait()
             written = time.perf_counter()
+            updater = fresh()
+            reading = time.perf_counter()
             loaded = checkpoints.load_last()
             load_into(encoder, loaded.model, "bench")
             updater.load_state_tensors(loaded.optim)
             end = time.perf_counter()
             saved = written if self.to_disk else copied
-            return Done(1, saved - start if self.saves else end - written)
+            return Done(1, saved - start if self.saves else end - reading)
 
         return work
 

@@ -6,15 +6,15 @@ import os
 import shutil
 import uuid
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
+import xxhash
+
 from foundation.core.errors import UserError
 
 _CHUNK_BYTES = 1 << 20
-_PART_BYTES = 8 << 20
 
 
 def _sync_folder(folder: Path) -> None:
@@ -83,21 +83,18 @@ def hash_file(path: Path) -> str:
     return digest.hexdigest()
 
 
-def hash_large_file(path: Path) -> str:
-    """Content hash of a file on all cores: 64 hex digits of SHA-256 over the SHA-256 of its parts of 8 MiB.
+def checksum_file(path: Path) -> str:
+    """Checksum of a file, `xxh3_128:` and 32 hex digits, as `xxhsum -H2` gives them; at the rate of memory.
 
-    Twice hash_file's rate on each core, where the processor has instructions for SHA-256. Not its equal: what one of the two
-    has taken, the other cannot verify.
+    It tells damage, as hash_file does at a tenth of the rate; it does not tell apart what someone made to look alike, so
+    that it is no identity.
     """
-    n_parts = -(-path.stat().st_size // _PART_BYTES)
-
-    def of_part(number: int) -> bytes:
-        with path.open("rb", buffering=0) as file:
-            file.seek(number * _PART_BYTES)
-            return hashlib.sha256(file.read(_PART_BYTES)).digest()
-
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        return hashlib.sha256(b"".join(pool.map(of_part, range(n_parts)))).hexdigest()
+    digest = xxhash.xxh3_128()
+    chunk = memoryview(bytearray(_CHUNK_BYTES))
+    with path.open("rb", buffering=0) as file:
+        while n_bytes := file.readinto(chunk):
+            digest.update(chunk[:n_bytes])
+    return f"xxh3_128:{digest.hexdigest()}"
 
 
 def fingerprint(content: Any) -> str:

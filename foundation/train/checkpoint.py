@@ -1,4 +1,4 @@
-"""Checkpoints: weights, optimizer, step. safetensors and JSON, whole or absent, verified by hash; nothing is ever unpickled.
+"""Checkpoints: weights, optimizer, step. safetensors and JSON, whole or absent, verified by checksum; nothing is ever unpickled.
 
 Training waits for a copy in memory; a thread writes it to the disk while it goes on.
 """
@@ -18,7 +18,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from foundation.core.errors import UserError
-from foundation.core.files import folder_in_progress, hash_large_file, read_json, write_json
+from foundation.core.files import checksum_file, folder_in_progress, read_json, write_json
 
 _NAME = re.compile(r"step-(\d+)")
 
@@ -134,12 +134,12 @@ class Checkpoints:
         """Write a checkpoint and drop the oldest beyond `keep`; when the disk is full the earlier ones stay as they are."""
         try:
             with folder_in_progress(self.path(step)) as folder:
-                hashes = {}
+                checksums = {}
                 for part, tensors in copies.items():
                     path = folder / f"{part}.safetensors"
                     save_tensors(path, tensors)
-                    hashes[path.name] = hash_large_file(path)
-                write_json(folder / "state.json", {**state, "step": step, "hashes": hashes})
+                    checksums[path.name] = checksum_file(path)
+                write_json(folder / "state.json", {**state, "step": step, "checksums": checksums})
         except (OSError, SafetensorError) as error:
             kept = self.steps()
             good = (
@@ -154,7 +154,7 @@ class Checkpoints:
             shutil.rmtree(self.path(old))
 
     def load_last(self) -> "LoadedCheckpoint":
-        """The newest checkpoint, every file checked against its hash. Raises UserError if there is none, or it is damaged."""
+        """The newest checkpoint, every file checked against its checksum. Raises UserError if there is none, or it is damaged."""
         steps = self.steps()
         if not steps:
             raise UserError(
@@ -163,11 +163,15 @@ class Checkpoints:
         folder = self.path(steps[-1])
         earlier = f"; remove that folder to go on from step {steps[-2]}" if len(steps) > 1 else ""
         state = read_json(folder / "state.json")
-        for name, expected in state["hashes"].items():
+        if "checksums" not in state:
+            raise UserError(
+                f"{folder} was saved by another version, without checksums, and cannot be verified{earlier}"
+            )
+        for name, expected in state["checksums"].items():
             path = folder / name
-            if not path.is_file() or hash_large_file(path) != expected:
+            if not path.is_file() or checksum_file(path) != expected:
                 raise UserError(
-                    f"{path} is damaged: its content does not match the hash taken when it was saved{earlier}"
+                    f"{path} is damaged: its content does not match the checksum taken when it was saved{earlier}"
                 )
         return LoadedCheckpoint(
             state, load_tensors(folder / "model.safetensors"), load_tensors(folder / "optim.safetensors")

@@ -132,6 +132,14 @@ def test_a_case_that_would_not_fit_into_memory_has_one_peer_at_a_time(
     assert alone.name == "step" and all(c.is_ours for c in alone.contenders)
 
 
+def test_of_checkpoints_only_what_is_the_peers_counts_as_the_peer(data: DataConfig, setup: Setup) -> None:
+    asked = CasesConfig(checkpoint=[CheckpointCase(name="c", size=SIZE)])
+    cfg = BenchConfig(name="b", runs_dir=setup.runs_dir, bench=asked, data=data, trainer=DeviceConfig())
+    cases = list(build_cases(cfg, setup))
+    assert [case.name for case in cases] == ["c save", "c load"]
+    assert [[c.name for c in case.contenders if not c.is_ours] for case in cases] == [["transformers"]] * 2
+
+
 def test_all_fine_tuning_contenders_have_the_same_epoch(data: DataConfig, setup: Setup) -> None:
     pytest.importorskip("transformers")
     peers = [PeerConfig(name=padding.value, padding=padding, rows=4) for padding in Padding]

@@ -1,11 +1,21 @@
+import random
 import resource
 import subprocess
 import sys
 
 import pytest
+import xxhash
 
 from foundation.core.errors import UserError
-from foundation.core.files import fingerprint, folder_in_progress, hash_file, read_json, write_atomically, write_json
+from foundation.core.files import (
+    checksum_file,
+    fingerprint,
+    folder_in_progress,
+    hash_file,
+    read_json,
+    write_atomically,
+    write_json,
+)
 
 FILL_UP = """
 import sys
@@ -121,18 +131,31 @@ def test_missing_json_is_named(tmp_path):
         read_json(tmp_path / "x.json")
 
 
-def test_a_hash_differs_on_one_flipped_bit_anywhere(tmp_path):
+@pytest.mark.parametrize("taken", [hash_file, checksum_file])
+def test_a_hash_differs_on_one_flipped_bit_anywhere(tmp_path, taken):
     path = tmp_path / "file"
     content = bytearray(b"\0" * ((1 << 20) + 10))  # more than one chunk
     path.write_bytes(content)
-    hashes = {hash_file(path)}
+    hashes = {taken(path)}
     for position in (0, 1 << 19, 1 << 20, len(content) - 1):
         flipped = content.copy()
         flipped[position] ^= 1
         path.write_bytes(flipped)
-        hashes.add(hash_file(path))
+        hashes.add(taken(path))
     assert len(hashes) == 5
-    assert {len(digest) for digest in hashes} == {32}
+    assert {len(digest.removeprefix("xxh3_128:")) for digest in hashes} == {32}
+
+
+@pytest.mark.parametrize("n_bytes", [1, 1 << 20, (1 << 20) + 1, 3 << 20])
+def test_a_checksum_is_that_of_the_whole_file_at_once(tmp_path, n_bytes):
+    content = random.Random(n_bytes).randbytes(n_bytes)
+    (tmp_path / "f").write_bytes(content)
+    assert checksum_file(tmp_path / "f") == f"xxh3_128:{xxhash.xxh3_128_hexdigest(content)}"
+
+
+def test_the_checksum_of_nothing_is_the_one_that_its_specification_gives(tmp_path):
+    (tmp_path / "f").touch()
+    assert checksum_file(tmp_path / "f") == "xxh3_128:99aa06d3014798d86001c324468d497f"
 
 
 def test_a_fingerprint_ignores_the_order_of_keys_and_nothing_else():
