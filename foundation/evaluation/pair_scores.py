@@ -88,10 +88,13 @@ def _baselines(
         return {}, f"no n-gram baselines: the foundation's corpus is not in {runs_dir / 'corpora'} any more"
     specials, vocab_size = subject.tokenizer.specials, subject.tokenizer.vocab_size
     text = corpus_places(corpus.train, specials, cfg.ngram_tokens)
-    return {
-        f"{cfg.ngram_order}-gram": KneserNey(text, order=cfg.ngram_order, vocab_size=vocab_size, specials=specials),
-        "unigram": Unigram(text, vocab_size=vocab_size, specials=specials),
-    }, None
+    counting = f"counting n-grams in {len(text.tokens):,} tokens"
+    with tqdm(total=cfg.ngram_order - 1, desc=counting, unit=" orders", leave=False, disable=None) as bar:
+        longest = KneserNey(
+            text, order=cfg.ngram_order, vocab_size=vocab_size, specials=specials, on_counted=bar.update
+        )
+    unigram = Unigram(text, vocab_size=vocab_size, specials=specials)
+    return {f"{cfg.ngram_order}-gram": longest, "unigram": unigram}, None
 
 
 def _write(path: Path, paradigm: Paradigm, sentences: Sequence[NDArray[np.integer]], sums: dict[str, Floats]) -> None:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from foundation.data.corpus import TokenTable
-from foundation.evaluation.ngrams import KneserNey, Places, Unigram, corpus_places, sentence_scores
+from foundation.evaluation.ngrams import KneserNey, Places, Unigram, _distinct, corpus_places, sentence_scores
 from tests.builders import SPECIALS
 
 V = 11
@@ -106,3 +106,13 @@ def test_the_corpus_is_read_in_whole_sentences_up_to_a_limit() -> None:
     assert whole.depth.tolist() == [0, 1, 2, 3, 4, 0, 1, 2, 3, 4, 5, 0, 1, 2, 3, 4]
     assert corpus_places(table, SPECIALS, 8).tokens.tolist() == whole.tokens.tolist()[:11]
     assert corpus_places(table, SPECIALS, 1).tokens.tolist() == [2, 5, 6, 7, 3]
+
+
+@pytest.mark.parametrize("n", [0, 1, 500])
+def test_distinct_keys_are_those_of_numpy(n: int) -> None:
+    keys = np.random.default_rng(n).integers(-5, 40, n)
+    found, one, number, counts = _distinct(keys)
+    expected = np.unique(keys, return_inverse=True, return_counts=True)
+    for ours, theirs in zip((found, number, counts), expected, strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+    np.testing.assert_array_equal(keys[one], found)
