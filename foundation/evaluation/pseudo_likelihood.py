@@ -2,11 +2,11 @@
 
 Source: Salazar et al. 2020, "Masked Language Model Scoring", eq. 2.
 
-Letters: S sentences · R masked copies (rows) · L tokens of a copy, [CLS] and [SEP] included · M targets
+Letters: S sentences · R masked copies (rows) of a pass · T tokens of a pass, [CLS] and [SEP] included · M targets
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import torch
@@ -17,6 +17,8 @@ from torch import Tensor
 from foundation.evaluation.subject import Subject
 from foundation.objective.base import Example
 from foundation.train.loop import autocast
+
+Ints = NDArray[np.int64]
 
 # Copies of one length are computed together in numbers that make their tokens a multiple of this, so that the encoder
 # has nothing to fill up and meets few different shapes.
@@ -37,14 +39,14 @@ def pseudo_log_likelihoods(
     """
     distinct: dict[bytes, int] = {}
     numbers = [distinct.setdefault(sentence.tobytes(), len(distinct)) for sentence in sentences]
-    first_of = {number: place for place, number in reversed(list(enumerate(numbers)))}
-    by_length: dict[int, list[int]] = {}
-    for number, place in first_of.items():
-        by_length.setdefault(len(sentences[place]), []).append(number)
+    first_of = dict(zip(reversed(numbers), reversed(sentences), strict=True))
+    framed = [_framed(subject, first_of[number]) for number in range(len(distinct))]
     found = np.zeros(len(distinct))
-    for length, group in sorted(by_length.items()):
-        ids_SL = np.stack([sentences[first_of[number]] for number in group]).astype(np.int64)
-        found[group] = _score_equal_lengths(subject, ids_SL, batch_tokens, on_scored) if length else 0.0
+    for sentence_R, masked_R in _passes(np.array([len(ids) for ids in framed], dtype=np.int64), batch_tokens):
+        example = _masked_copies([framed[number] for number in sentence_R], masked_R, subject.tokenizer.specials.mask)
+        log_p = target_log_probabilities(subject, example)
+        np.add.at(found, sentence_R, log_p.cpu().double().numpy())
+        on_scored(len(sentence_R))
     return found[numbers]
 
 
@@ -53,37 +55,49 @@ def n_masked_copies(sentences: Sequence[NDArray[np.integer]]) -> int:
     return sum({sentence.tobytes(): len(sentence) for sentence in sentences}.values())
 
 
-def _score_equal_lengths(
-    subject: Subject, ids_SL: NDArray[np.int64], batch_tokens: int, on_scored: Callable[[int], object]
-) -> NDArray[np.float64]:
-    n_sentences, n_tokens = ids_SL.shape
+def _framed(subject: Subject, sentence: NDArray[np.integer]) -> Ints:
     specials = subject.tokenizer.specials
-    framed_SL = np.pad(ids_SL, ((0, 0), (1, 1)), constant_values=((0, 0), (specials.cls, specials.sep)))
-    length = n_tokens + 2
-    unit = _TOKEN_MULTIPLE // math.gcd(_TOKEN_MULTIPLE, length)
-    most_rows = unit * max(1, batch_tokens // (unit * length))
-    sums = np.zeros(n_sentences)
-    n_copies = n_sentences * n_tokens
-    for first in range(0, n_copies, most_rows):
-        real = min(most_rows, n_copies - first)
-        rows = real + -real % unit
-        copy = np.arange(first, first + rows).clip(max=n_copies - 1)  # the last one fills the last pass up
-        sentence, masked = copy // n_tokens, copy % n_tokens + 1
-        ids_RL = framed_SL[sentence]
-        each = np.arange(rows)
-        ids_RL[each, masked] = specials.mask
-        example = Example(
-            ids=torch.from_numpy(ids_RL.reshape(-1)),
-            segments=torch.zeros(rows * length, dtype=torch.int64),
-            lengths=(length,) * rows,
-            targets_at=torch.from_numpy(each * length + masked),
-            targets=torch.from_numpy(framed_SL[sentence, masked]),
-            labels=None,
-        )
-        log_p = target_log_probabilities(subject, example)[:real]
-        np.add.at(sums, sentence[:real], log_p.cpu().double().numpy())
-        on_scored(real)
-    return sums
+    return np.concatenate([[specials.cls], sentence.astype(np.int64), [specials.sep]])
+
+
+def _passes(lengths_S: Ints, batch_tokens: int) -> Iterator[tuple[Ints, Ints]]:
+    """(R,) sentences' numbers, and which token of each is masked. lengths_S: with [CLS] and [SEP].
+
+    A pass is of copies of one length, as many as need no filling up; what then is left over of all lengths shares passes.
+    """
+    left_over = [np.empty((2, 0), dtype=np.int64)]
+    for length in np.unique(lengths_S).tolist():
+        of_length = np.flatnonzero(lengths_S == length)
+        sentence_R = of_length.repeat(length - 2)
+        masked_R = np.tile(np.arange(1, length - 1), len(of_length))
+        unit = _TOKEN_MULTIPLE // math.gcd(_TOKEN_MULTIPLE, length)
+        most_rows = unit * max(1, batch_tokens // (unit * length))
+        whole = len(sentence_R) // unit * unit
+        for first in range(0, whole, most_rows):
+            rows = slice(first, min(first + most_rows, whole))
+            yield sentence_R[rows], masked_R[rows]
+        left_over.append(np.stack([sentence_R[whole:], masked_R[whole:]]))
+    sentence_R, masked_R = np.concatenate(left_over, axis=1)
+    number_of_pass = lengths_S[sentence_R].cumsum() // batch_tokens
+    for number in np.unique(number_of_pass):
+        yield sentence_R[number_of_pass == number], masked_R[number_of_pass == number]
+
+
+def _masked_copies(rows: list[Ints], masked_R: Ints, mask: int) -> Example:
+    """The rows end to end, one token of each masked, which is its target."""
+    lengths = np.array([len(ids) for ids in rows])
+    ids_T = np.concatenate(rows)
+    targets_at = lengths.cumsum() - lengths + masked_R
+    targets = ids_T[targets_at]
+    ids_T[targets_at] = mask
+    return Example(
+        ids=torch.from_numpy(ids_T),
+        segments=torch.zeros(len(ids_T), dtype=torch.int64),
+        lengths=tuple(lengths.tolist()),
+        targets_at=torch.from_numpy(targets_at),
+        targets=torch.from_numpy(targets),
+        labels=None,
+    )
 
 
 @torch.no_grad()
