@@ -2,13 +2,13 @@
 
 import glob
 import gzip
-import json
 import zlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 from foundation.core.errors import UserError
+from foundation.core.json_lines import check_encodable, json_objects
 
 _GZIP_MAGIC = b"\x1f\x8b"
 _ROWS_PER_READ = 1024
@@ -105,21 +105,9 @@ def text_of(row: dict[str, Any], column: str, place: object) -> str:
 
 
 def _jsonl_texts(path: Path, column: str) -> Iterator[str]:
-    for number, line in enumerate(_lines(path), start=1):
-        if not line.strip():
-            continue
-        place = f"{path}:{number}"
-        try:
-            row = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise UserError(f"{place} is not valid JSON: {error.msg} at column {error.colno}") from None
-        if not isinstance(row, dict):
-            raise UserError(f"{place} is not a JSON object with a '{column}'")
+    for place, row in json_objects(_lines(path), path):
         text = text_of(row, column, place)
-        try:
-            text.encode()
-        except UnicodeEncodeError as error:
-            raise UserError(f"{place}: half of a surrogate pair at character {error.start} of '{column}'") from None
+        check_encodable(text, column, place)
         yield text
 
 

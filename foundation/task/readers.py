@@ -1,12 +1,12 @@
 """Rows of a file in any of the forms we read, plain or gzipped, or of the hub, each with the place a complaint can name."""
 
 import csv
-import json
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
 from foundation.core.errors import UserError
+from foundation.core.json_lines import check_encodable, json_objects
 from foundation.task.config import FileFormat
 from foundation.task.conll import conll_rows, conllu_rows
 from foundation.task.row import Row, as_text, open_text
@@ -109,24 +109,10 @@ def _named(
 
 def _objects(lines: Iterable[str], path: str) -> Iterator[Row]:
     """One object a line. Numbers, true and false become the text that JSON has for them; null is as good as absent."""
-    for number, line in enumerate(lines, start=1):
-        if not line.strip():
-            continue
-        place = f"{path}:{number}"
-        try:
-            content = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise UserError(f"{place}: not valid JSON ({error.msg} at column {error.colno}): mend the line") from None
-        if not isinstance(content, dict):
-            raise UserError(f"{place}: {type(content).__name__} where an object {{…}} should be: mend the line")
+    for place, content in json_objects(lines, path):
         row = Row({key: as_text(value) for key, value in content.items() if value is not None}, place)
         for key, value in row.fields.items():
-            try:
-                value.encode()
-            except UnicodeEncodeError as error:
-                raise UserError(
-                    f"{place}: half of a surrogate pair at character {error.start} of {key!r}: mend the escape"
-                ) from None
+            check_encodable(value, key, place)
         yield row
 
 

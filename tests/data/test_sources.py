@@ -122,9 +122,9 @@ def plain(content):
         (
             "a.jsonl",
             plain(b'{"text": "a"}\n{"text": \n'),
-            r"a\.jsonl:2 is not valid JSON: Expecting value at column 10",
+            r"a\.jsonl:2: not valid JSON \(Expecting value at column 10\)",
         ),
-        ("a.jsonl", plain(b'{"text": "a"}\n["b"]\n'), r"a\.jsonl:2 is not a JSON object"),
+        ("a.jsonl", plain(b'{"text": "a"}\n["b"]\n'), r"a\.jsonl:2: list where an object {…} should be"),
         ("a.jsonl", plain(b'\n{"body": "a", "id": 1}\n'), r"a\.jsonl:2 has no column 'text'.*body, id.*text_column"),
         ("a.jsonl", plain(b'{"text": 3}\n'), r"a\.jsonl:1: column 'text' holds int, not text"),
         ("a.jsonl", plain(b'{"text": "ab\\ud800"}\n'), r"a\.jsonl:1: half of a surrogate pair at character 2"),
