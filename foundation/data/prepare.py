@@ -15,6 +15,7 @@ from foundation.core.files import fingerprint, folder_in_progress, hash_file, wr
 from foundation.core.plain import to_plain
 from foundation.data.config import DataConfig, TokenizerConfig
 from foundation.data.corpus import FORMAT_VERSION, MANIFEST, TOKENIZER, Corpus
+from foundation.data.reuse import same_but_for_times, with_checksums
 from foundation.data.sources import describe_sources, documents
 from foundation.data.split_writer import SplitWriter
 from foundation.data.spool import TrainingTexts, fill_spool
@@ -34,6 +35,8 @@ def prepare(data: DataConfig, tokenizer: TokenizerConfig, cache_dir: Path, progr
     sources = describe_sources(data)
     final = cache_dir / _folder_name(data, tokenizer, sources)
     if not final.exists():
+        if found := same_but_for_times(cache_dir, data, tokenizer, sources):
+            return Corpus.open(found)
         try:
             with folder_in_progress(final) as folder:
                 _make(folder, data, tokenizer, sources, progress)
@@ -108,7 +111,7 @@ def _make(
         "tokenizer_fingerprint": tokenizer.fingerprint,
         "format_version": FORMAT_VERSION,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
-        "sources": sources,
+        "sources": with_checksums(data, sources),
         "data": data,
         "tokenizer": tokenizer_cfg,
         "documents_per_source": spool.documents_per_source,

