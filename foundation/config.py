@@ -202,13 +202,12 @@ def check_command_line(words: Iterable[str], schema: type) -> None:
             raise UserError(unknown_setting(key, schema))
 
 
-def check_choices(words: Iterable[str], schema: type, config_name: str) -> None:
+def check_choices(words: list[str], schema: type, config_name: str) -> None:
     """Refuse a setting that a group has with another of its YAMLs only: which of them a recipe takes, composing says.
 
     Raises:
         UserError: as `optim.muon_lr=0.01` where the optimizer is AdamW.
     """
-    words = list(words)
     if not {"-m", "--multirun"}.isdisjoint(words) or _has_own_folder(words):
         return  # several choices, or YAMLs that are not ours
     overrides = OverridesParser.create().parse_overrides(_settings_among(words))
@@ -226,9 +225,10 @@ def check_choices(words: Iterable[str], schema: type, config_name: str) -> None:
     for key, having in doubtful.items():
         group = key.split(".")[0]
         if (chosen := cfg.hydra.runtime.choices.get(group)) not in having:
+            alike = [name for name in having if name.partition("_")[2] == chosen.partition("_")[2]]
             raise UserError(
                 f"{key} is a setting of {group}={' | '.join(having)}, and here {group} is {chosen}: "
-                f"add {group}={having[0]}, or leave it out"
+                f"add {group}={[*alike, *having][0]}, or leave it out"
             )
 
 

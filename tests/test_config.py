@@ -29,6 +29,14 @@ def test_every_recipe_composes_and_fits_together(recipe: str) -> None:
     assert cfg.name == recipe
 
 
+@pytest.mark.parametrize("optim", ["adamw", "muon"])
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_every_recipe_takes_another_optimizer(recipe: str, optim: str) -> None:
+    """What is of one optimizer only stands in a YAML of conf/optim/, never in a recipe."""
+    cfg, plain = composed(f"+exp={recipe}", f"optim={optim}"), composed(f"optim={optim}", "steps=1")
+    assert cfg.optim == plain.optim
+
+
 GROUPS = ["data", "tokenizer", "model", "objective", "optim", "schedule", "trainer"]
 
 
@@ -142,13 +150,13 @@ SCHEMAS = {"pretrain": PretrainConfig, "finetune": FinetuneConfig, "evaluate": E
         (
             "pretrain",
             ["+exp=small", "optim.muon_lr=0.01"],
-            r"optim\.muon_lr is .* optim=muon \| muon_finetune, and here optim is adamw",
+            r"optim\.muon_lr is .* optim=muon \| muon_finetune \| muon_small \| .*, and here optim is adamw",
         ),
         ("pretrain", ["+exp=small", "+optim.muon_lr=0.01"], "add optim=muon, or leave it out$"),
         (
             "pretrain",
             ["optim.lr=1e-3", "+exp=small_general"],
-            r"optim=adamw \| adamw_finetune, and here optim is muon: add optim=adamw,",
+            r"optim=adamw \| adamw_base \| .*, and here optim is muon_small: add optim=adamw,",
         ),
         (
             "finetune",

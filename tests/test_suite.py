@@ -233,7 +233,8 @@ def test_a_mistyped_setting_of_a_task_is_answered_before_anything_is_read(tmp_pa
 def test_a_setting_of_another_optimizer_is_answered_in_one_sentence(tmp_path: Path) -> None:
     done = ask(tmp_path, "task.settings={cola: {optim.muon_lr: 1e-4}}")
     assert done.returncode == 1 and len(done.stderr.strip().splitlines()) == 1
-    assert "optim.muon_lr is a setting of optim=muon | muon_finetune, and here optim is adamw_finetune" in done.stderr
+    assert "optim.muon_lr is a setting of optim=muon | muon_finetune | " in done.stderr
+    assert "and here optim is adamw_finetune: add optim=muon_finetune, or leave it out" in done.stderr
 
 
 def test_the_tasks_of_every_suite_file_are_there() -> None:
