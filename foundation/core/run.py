@@ -9,6 +9,7 @@ runs/<name>/
 
 import fcntl
 import os
+import re
 import resource
 import sys
 import uuid
@@ -25,6 +26,7 @@ from foundation.core.errors import UserError
 from foundation.core.files import read_json, write_atomically, write_json
 
 CONFIG_FILE, RUN_FILE, DIFF_FILE, LOCK_FILE = "config.yaml", "run.json", "diff.patch", ".lock"
+_FINISHED = "finished"
 
 
 def run_exists(path: Path) -> bool:
@@ -39,11 +41,12 @@ def open_run(
 
     Args:
         config: plain and resolved.
-        resume: go on with a run that exists; else the folder must be absent or empty.
+        resume: go on with a run that exists; else the folder must be absent, empty, or of a run that never got to anything.
         speed_only: settings (`trainer`, `data.workers`), with all below them, that a resumed run may change.
 
     Raises:
-        UserError: the folder is taken, in use, or absent; or a setting that changes the result differs on resume.
+        UserError: the folder is taken, in use, or absent; or a setting that changes the result differs on resume, when there
+            is something to go on with.
     """
     with main_first():
         if not is_main():
@@ -110,7 +113,7 @@ class Run:
         self.record[key] = content
         self.update()
 
-    def close(self, ended: str = "finished") -> None:
+    def close(self, ended: str = _FINISHED) -> None:
         """Note how this session ended and let go of the folder. A second call does nothing."""
         if self._lock is None:
             return
@@ -127,7 +130,7 @@ class Run:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.close("finished" if kind is None else f"stopped by {kind.__name__}")
+        self.close(_FINISHED if kind is None else f"stopped by {kind.__name__}")
 
 
 def peak_memory_bytes(device: str) -> int:
@@ -164,15 +167,25 @@ def _hold(path: Path) -> BinaryIO:
 
 
 def _refuse_taken(path: Path) -> None:
-    if path.is_dir() and any(entry.name != LOCK_FILE for entry in path.iterdir()):
+    if path.is_dir() and any(entry.name != LOCK_FILE for entry in path.iterdir()) and not _left_nothing(path):
         raise UserError(
             f"{path} already holds something: choose another name= for a new run, or go on with it by resume=true"
         )
 
 
+def _left_nothing(path: Path) -> bool:
+    """Whether a run was stopped, by a mistake in its settings perhaps, before it wrote more than its own record."""
+    own = re.compile(rf"{CONFIG_FILE}|{RUN_FILE}|{LOCK_FILE}|diff(\.\d+)?\.patch")
+    if not run_exists(path) or not all(own.fullmatch(entry.name) for entry in path.iterdir()):
+        return False
+    return all(session["ended"] != _FINISHED for session in read_json(path / RUN_FILE)["sessions"])
+
+
 def _started(path: Path, config: dict[str, Any], command: list[str]) -> dict[str, Any]:
-    """Fill an empty run folder. The lock is held, so nobody else fills it meanwhile."""
+    """Fill a vacant run folder. The lock is held, so nobody else fills it meanwhile."""
     _refuse_taken(path)
+    for diff in path.glob("diff*.patch"):
+        diff.unlink()
     origin = _origin(path, session=1)
     record = {
         "id": f"{path.name}-{uuid.uuid4().hex[:8]}",
@@ -193,6 +206,8 @@ def _continued(path: Path, config: dict[str, Any], speed_only: frozenset[str], c
     """Add a session to a run, if its settings still are those that its result depends on."""
     changed = _differences(_read_config(path), yaml.safe_load(_to_yaml(config)))
     forbidden = {key: values for key, values in changed.items() if not _is_within(key, speed_only)}
+    if forbidden and _left_nothing(path):
+        return _started(path, config, command)
     if forbidden:
         lines = "\n".join(f"  {key}: {_show(old)} → {_show(new)}" for key, (old, new) in sorted(forbidden.items()))
         raise UserError(

@@ -5,6 +5,7 @@ import subprocess
 import sys
 
 import pytest
+import yaml
 
 from foundation.core.errors import UserError
 from foundation.core.run import open_run, peak_memory_bytes, run_exists
@@ -77,6 +78,33 @@ def test_a_finished_run_is_not_overwritten(tmp_path):
     with pytest.raises(UserError, match="already holds something"):
         start(tmp_path / "small")
     assert record_at(tmp_path / "small") == before
+
+
+def stopped_by_a_mistake(path, config=CONFIG):
+    with pytest.raises(UserError, match="vocabulary"), start(path, config):
+        raise UserError("the vocabulary is too large")
+
+
+@pytest.mark.parametrize("resume", [False, True])
+def test_a_run_that_a_mistake_ended_before_it_left_anything_is_begun_anew(tmp_path, resume):
+    path, mended = tmp_path / "small", changed("model", "width", 512)
+    stopped_by_a_mistake(path)
+    (path / "diff.patch").write_text("of the first start")
+    with start(path, mended, resume=resume):
+        record = record_at(path)
+    assert [session["ended"] for session in record["sessions"]] == [None]
+    assert yaml.safe_load((path / "config.yaml").read_text()) == mended
+    assert (path / "diff.patch").is_file() == bool(record["git"] and "diff_file" in record["git"])
+    if (path / "diff.patch").is_file():
+        assert (path / "diff.patch").read_text() != "of the first start"
+
+
+@pytest.mark.parametrize("resume", [False, True])
+def test_a_run_that_left_something_is_not_begun_anew(tmp_path, resume):
+    stopped_by_a_mistake(tmp_path / "small")
+    (tmp_path / "small" / "metrics.jsonl").touch()
+    with pytest.raises(UserError, match=r"cannot resume|already holds something"):
+        start(tmp_path / "small", changed("model", "width", 512), resume=resume)
 
 
 def test_an_empty_folder_may_be_filled(tmp_path):
