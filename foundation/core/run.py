@@ -210,9 +210,11 @@ def _continued(path: Path, config: dict[str, Any], speed_only: frozenset[str], c
         return _started(path, config, command)
     if forbidden:
         lines = "\n".join(f"  {key}: {_show(old)} → {_show(new)}" for key, (old, new) in sorted(forbidden.items()))
+        has_newer = any(old is _ABSENT for old, _ in forbidden.values())
+        newer = " (what is absent there is newer than the run: the version in its run.json goes on with it)" * has_newer
         raise UserError(
             f"cannot resume {path}: these settings change the result and differ from its {CONFIG_FILE}:\n{lines}\n"
-            "Give them their old values, or start a new run under another name=."
+            f"Give them their old values{newer}, or start a new run under another name=."
         )
     record: dict[str, Any] = read_json(path / RUN_FILE)
     for session in record["sessions"]:

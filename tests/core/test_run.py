@@ -149,6 +149,9 @@ def test_a_setting_that_changes_the_result_is_refused_with_the_difference(tmp_pa
         start(tmp_path / "small", {**changed("model", "width", 512), "new": {"x": 1}, "note": "a"}, resume=True)
     lines = str(refusal.value).splitlines()
     assert lines[1:4] == ["  model.width: 256 → 512", "  new.x: absent → 1", "  note: None → a"]
+    assert "absent there is newer than the run" in lines[-1]
+    with pytest.raises(UserError, match=r"Give them their old values, or start a new run"):
+        start(tmp_path / "small", changed("model", "width", 512), resume=True)
     assert len(record_at(tmp_path / "small")["sessions"]) == 1
     start(tmp_path / "small", resume=True).close()  # the refusal let go of the folder
 
