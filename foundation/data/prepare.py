@@ -10,7 +10,6 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from foundation.core.errors import UserError
 from foundation.core.files import fingerprint, folder_in_progress, hash_file, write_json
 from foundation.core.plain import to_plain
 from foundation.data.config import DataConfig, TokenizerConfig
@@ -19,7 +18,7 @@ from foundation.data.reuse import same_but_for_times, with_checksums
 from foundation.data.sources import describe_sources, documents
 from foundation.data.split_writer import SplitWriter
 from foundation.data.spool import TrainingTexts, fill_spool
-from foundation.data.tokenizer import Tokenizer
+from foundation.data.tokenizer import Tokenizer, tokenizer_file
 from foundation.data.tokenizer_training import train_tokenizer
 
 _LONGEST_NAME = 60
@@ -60,17 +59,10 @@ def _folder_name(data: DataConfig, tokenizer: TokenizerConfig, sources: list[dic
             "format": FORMAT_VERSION,
             "data": to_plain(data),
             "sources": sources,
-            "tokenizer": hash_file(_tokenizer_file(tokenizer.path)) if tokenizer.path else to_plain(tokenizer),
+            "tokenizer": hash_file(tokenizer_file(tokenizer.path)) if tokenizer.path else to_plain(tokenizer),
         }
     )
     return f"{'-'.join(names)[:_LONGEST_NAME]}-{cutter}-{key}"
-
-
-def _tokenizer_file(path: str) -> Path:
-    file = Path(path).expanduser()
-    if not file.is_file():
-        raise UserError(f"no tokenizer at tokenizer.path={path} (looked from {Path.cwd()})")
-    return file
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +84,7 @@ def _make(
 ) -> None:
     """All stages, in `folder`."""
     # A given tokenizer is opened first: if it cannot be used, that is known before hours of reading.
-    given = Tokenizer.load(_tokenizer_file(tokenizer_cfg.path)) if tokenizer_cfg.path else None
+    given = Tokenizer.load(tokenizer_file(tokenizer_cfg.path)) if tokenizer_cfg.path else None
     spool = fill_spool(folder / "spool", _Shown(documents(data), "reading", progress), data.held_out)
     texts = TrainingTexts(spool, tokenizer_cfg.train_words)
     tokenizer = given or train_tokenizer(_Shown(texts, "training the tokenizer", progress), tokenizer_cfg)

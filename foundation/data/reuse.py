@@ -9,15 +9,18 @@ from foundation.core.plain import to_plain
 from foundation.data.config import DataConfig, TokenizerConfig
 from foundation.data.corpus import FORMAT_VERSION, MANIFEST
 from foundation.data.sources import describe_sources
-from foundation.data.tokenizer import Tokenizer
+from foundation.data.tokenizer import Tokenizer, tokenizer_file
 
 Sources = list[dict[str, Any]]
 _TIME, _CHECKSUM = "mtime_ns", "checksum"
 
 
 def with_checksums(data: DataConfig, sources: Sources) -> Sources:
-    """For the manifest of a corpus that has just been read from them; as they are, where a file has changed meanwhile."""
-    if describe_sources(data) != sources:
+    """For the manifest of a corpus that has just been read from them; as they are, where a file has changed meanwhile.
+
+    And where perhaps little of them was read, so that a checksum of all would be the longest part.
+    """
+    if data.max_words is not None or describe_sources(data) != sources:
         return sources
     return [
         {**source, _CHECKSUM: checksum_file(Path(source["file"]))} if "file" in source else source for source in sources
@@ -46,7 +49,10 @@ def _is_of(manifest: dict[str, Any], data: DataConfig, tokenizer: TokenizerConfi
     asked = {"format_version": FORMAT_VERSION, "data": data, "tokenizer": tokenizer}
     if fingerprint({name: manifest.get(name) for name in asked}) != fingerprint(to_plain(asked)):
         return False
-    return not tokenizer.path or Tokenizer.load(Path(tokenizer.path)).fingerprint == manifest["tokenizer_fingerprint"]
+    return (
+        not tokenizer.path
+        or Tokenizer.load(tokenizer_file(tokenizer.path)).fingerprint == manifest["tokenizer_fingerprint"]
+    )
 
 
 def _are_the_same(then: Sources, now: Sources) -> bool:
@@ -56,6 +62,6 @@ def _are_the_same(then: Sources, now: Sources) -> bool:
         return [{key: value for key, value in source.items() if key not in (_TIME, _CHECKSUM)} for source in sources]
 
     return outside(then) == outside(now) and all(
-        old.get(_TIME) == new.get(_TIME) or old.get(_CHECKSUM) == checksum_file(Path(new["file"]))
+        old.get(_TIME) == new.get(_TIME) or (_CHECKSUM in old and old[_CHECKSUM] == checksum_file(Path(new["file"])))
         for old, new in zip(then, now, strict=True)
     )

@@ -19,6 +19,14 @@ from foundation.core.errors import UserError
 from foundation.core.files import fingerprint, write_atomically
 
 
+def tokenizer_file(path: str) -> Path:
+    """The file that tokenizer.path names; ~ is home. Raises UserError where there is none."""
+    file = Path(path).expanduser()
+    if not file.is_file():
+        raise UserError(f"no tokenizer at tokenizer.path={path} (looked from {Path.cwd()})")
+    return file
+
+
 @dataclass(frozen=True, slots=True)
 class SpecialIds:
     """Ids of the five special tokens."""

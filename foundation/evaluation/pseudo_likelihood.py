@@ -39,8 +39,7 @@ def pseudo_log_likelihoods(
     """
     distinct: dict[bytes, int] = {}
     numbers = [distinct.setdefault(sentence.tobytes(), len(distinct)) for sentence in sentences]
-    first_of = dict(zip(reversed(numbers), reversed(sentences), strict=True))
-    framed = [_framed(subject, first_of[number]) for number in range(len(distinct))]
+    framed = [_framed(subject, sentence) for sentence in dict(zip(numbers, sentences, strict=True)).values()]
     found = np.zeros(len(distinct))
     for sentence_R, masked_R in _passes(np.array([len(ids) for ids in framed], dtype=np.int64), batch_tokens):
         example = _masked_copies([framed[number] for number in sentence_R], masked_R, subject.tokenizer.specials.mask)

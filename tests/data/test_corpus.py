@@ -250,9 +250,18 @@ def test_a_file_that_changes_while_it_is_read_is_tokenized_again(tmp_path, monke
     assert prepare(data, BPE, tmp_path / "cache").path != first.path
 
 
-def test_a_copied_file_with_another_given_tokenizer_is_tokenized(tmp_path):
+def test_of_a_file_that_only_begins_to_be_read_no_checksum_is_taken(tmp_path, monkeypatch):
+    monkeypatch.setattr(reuse, "checksum_file", lambda path: pytest.fail("it reads the whole file"))
+    first = made(tmp_path, texts(), max_words=300)
+    touched(tmp_path / "text.txt", 1)
+    data = DataConfig(files=[str(tmp_path / "text.txt")], held_out=0.2, max_words=300)
+    assert prepare(data, BPE, tmp_path / "cache").fingerprint == first.fingerprint
+
+
+def test_a_copied_file_with_another_given_tokenizer_is_tokenized(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
     mine = tmp_path / "mine.json"
-    given = TokenizerConfig(path=str(mine))
+    given = TokenizerConfig(path="~/mine.json")
     shutil.copy(made(tmp_path / "a", texts(), BPE).path / "tokenizer.json", mine)
     first = made(tmp_path, texts(), given)
     touched(tmp_path / "text.txt", 1)
