@@ -95,6 +95,24 @@ def test_standard_input_and_output(
     assert lines[0].keys() == {"text", "label", "probabilities"}
 
 
+def test_answers_never_cost_a_file_that_was_there(
+    runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder, out = runs / "toy" / "full", tmp_path / "out.jsonl"
+    questions = json.dumps({"text": "a good film"}) + "\n"
+    with pytest.raises(UserError, match=r"is the input itself, and would take its place"):
+        ask(folder, tmp_path, "out.jsonl", questions)
+    assert out.read_text() == questions
+    with pytest.raises(UserError, match="no file at"):
+        predict(PredictConfig(run=str(folder), input=str(tmp_path / "typo.txt"), output=str(out), trainer=CPU))
+    assert out.read_text() == questions and not out.with_name("out.jsonl.part").exists()
+    with pytest.raises(UserError, match=r"a\.jsonl:2: not valid JSON"):
+        ask(folder, tmp_path, "a.jsonl", questions + "{\n", chunk_rows=1)
+    part = out.with_name("out.jsonl.part")
+    assert out.read_text() == questions and json.loads(part.read_text())["text"] == "a good film"
+    assert f"the answers before this are in {part}" in capsys.readouterr().err
+
+
 def test_pairs_and_numbers(runs: Path, tmp_path: Path) -> None:
     answers = ask(runs / "pairs" / "full", tmp_path, "a.csv", "a,b\ngood,film\n")
     assert (answers[0]["text"], answers[0]["text_pair"]) == ("good", "film")

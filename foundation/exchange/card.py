@@ -7,7 +7,7 @@ from foundation.core.files import read_json
 from foundation.core.run import RUN_FILE
 from foundation.data.sources import source_title
 from foundation.exchange.family import Stock
-from foundation.exchange.lineage import spread, trace
+from foundation.exchange.lineage import arms_of, spread, trace
 from foundation.task.cell import SCORES_FILE
 
 _PIPELINES = {
@@ -38,7 +38,7 @@ def model_card(final: Path, stock: Stock, max_tokens: int, difference: float) ->
     parts = [
         _header(kind, stock.config["model_type"]),
         f"# {info.get('name', final.parent.name)}",
-        f"A `{stock.architecture}` of transformers, exported by Foundation from the model `{info['fingerprint']}`.",
+        f"A `{stock.architecture}` of transformers, exported by Foundation from the model `{lineage.subject}`.",
         *_head(info),
         _use(kind, info.get("task", {})),
         "## Where it comes from",
@@ -130,11 +130,11 @@ def _scores(final: Path, info: dict[str, Any]) -> list[str]:
     own = info.get("scores") or info.get("held_out") or {}
     table = "\n".join(["| score | this model |", "|---|---|", *(f"| {n} | {v:.4f} |" for n, v in own.items())])
     parts = ["## Scores", table] if own else []
-    arms = sorted(final.parent.glob(f"finetune/*/*/{SCORES_FILE}")) or [final.parent.parent / SCORES_FILE]
-    rows = [_arm_row(read_json(path)) for path in arms if path.is_file()]
+    arms = [final.parent.parent] if "task" in info else arms_of(final, info["fingerprint"])
+    rows = [_arm_row(read_json(arm / SCORES_FILE)) for arm in arms if (arm / SCORES_FILE).is_file()]
     if rows:
         head = [
-            "| task | arm | metric | mean ± sd over seeds | every seed | a constant answer |",
+            "| task | arm | metric | mean ± sd over seeds | every seed (!: collapsed) | a constant answer |",
             "|---|---|---|---|---|---|",
         ]
         parts += ["\n".join([*head, *rows])]
@@ -142,7 +142,7 @@ def _scores(final: Path, info: dict[str, Any]) -> list[str]:
 
 
 def _arm_row(scores: dict[str, Any]) -> str:
-    values = " ".join(f"{seed['value']:.3f}" for seed in scores["seeds"])
+    values = " ".join(f"{seed['value']:.3f}{'!' if seed['collapsed'] else ''}" for seed in scores["seeds"])
     cells = [scores["task"], scores["arm"], scores["metric"], spread(scores), values, f"{scores['baseline']:.3f}"]
     return f"| {' | '.join(cells)} |"
 

@@ -16,7 +16,7 @@ _SHOWN = 12  # digits of a fingerprint in a diagram
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """One thing with a content hash. name: what it is, for people."""
+    """One thing with a content hash, its own. name: what it is, for people."""
 
     kind: str
     name: str
@@ -55,14 +55,25 @@ class Lineage:
 def trace(final: Path) -> Lineage:
     """Up from a `final` to its corpus, and from a foundation down to the fine-tunes that began with its very weights."""
     info = read_json(final / "config.json")
-    lineage = Lineage(info["fingerprint"])
+    lineage = Lineage(_own_hash(info))
     if "task" in info:
         _add_finetune(lineage, final, info)
     else:
         _add_foundation(lineage, final, info)
-        for arm in sorted(final.parent.glob(f"finetune/*/*/{RUN_FILE}")):
-            _add_arm(lineage, arm.parent, info["fingerprint"])
+        for arm in arms_of(final, info["fingerprint"]):
+            _add_arm(lineage, arm, info["fingerprint"])
     return lineage
+
+
+def arms_of(final: Path, foundation: str) -> list[Path]:
+    """The folders of finished fine-tunes beside a foundation that began with its very weights, unlike random ones."""
+    arms = [file.parent for file in sorted(final.parent.glob(f"finetune/*/*/{SCORES_FILE}"))]
+    return [arm for arm in arms if read_json(arm / RUN_FILE)["fingerprints"].get("start") == foundation]
+
+
+def _own_hash(info: dict[str, Any]) -> str:
+    """The encoder's fingerprint; where that is the parent's, as a probe's is, the hash of the model's own tensors."""
+    return str(info["weights_hash"] if info["fingerprint"] == info.get("parent") else info["fingerprint"])
 
 
 def _add_foundation(lineage: Lineage, final: Path, info: dict[str, Any]) -> None:
@@ -95,7 +106,7 @@ def _add_finetune(lineage: Lineage, final: Path, info: dict[str, Any]) -> None:
     elif parent:
         kind = "encoder that is not here" if info.get("foundation") == parent else "encoder before training"
         lineage.add(Node(kind, "", parent))
-    lineage.add(Node("fine-tune", str(info.get("name", info["task"]["name"])), info["fingerprint"]), parent)
+    lineage.add(Node("fine-tune", str(info.get("name", info["task"]["name"])), _own_hash(info)), parent)
 
 
 def _find(fingerprint: str, final: Path) -> Path | None:
@@ -111,14 +122,10 @@ def _find(fingerprint: str, final: Path) -> Path | None:
 
 
 def _add_arm(lineage: Lineage, arm: Path, foundation: str) -> None:
-    """The seeds of an arm, one node, if they began with these weights."""
-    record = read_json(arm / RUN_FILE)
-    if record["fingerprints"].get("start") != foundation or not (arm / SCORES_FILE).is_file():
-        return
+    """The seeds of an arm, one node: its run's, since tasks that were trained together have one encoder."""
     scores = read_json(arm / SCORES_FILE)
-    seeds = scores["seeds"]
     name = f"{scores['task']} ({arm.name}): {scores['metric']} {spread(scores)}"
-    lineage.add(Node("fine-tune", name, str(seeds[0].get("model") or record["id"])), foundation)
+    lineage.add(Node("fine-tune", name, str(read_json(arm / RUN_FILE)["id"])), foundation)
 
 
 def spread(scores: dict[str, Any]) -> str:

@@ -4,7 +4,7 @@ import json
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -44,6 +44,7 @@ def predict(cfg: PredictConfig) -> None:
     panel = load_panel(runs, cfg.trainer, cfg.batch_tokens)
     kind = cfg.format or ("txt" if cfg.input == "-" else format_of(cfg.input))
     columns = {name: columns_of(model.how.task, cfg, kind) for name, model in panel.models.items()}
+    _check_output(cfg.input, cfg.output)
     rows = read_rows(cfg.input, file_format=kind, columns=_file_columns(panel, kind))
     # A bar on standard error where somebody looks, and not in the middle of the answers.
     with open_output(cfg.output) as file, tqdm(unit="row", disable=None if cfg.output != "-" else True) as bar:
@@ -131,11 +132,37 @@ def ahead(work: Callable[[A], B], items: Iterable[A]) -> Iterator[B]:
             yield result
 
 
-def open_output(output: str) -> AbstractContextManager[TextIO]:
-    """A text file for the answers, line by line as they come; "-": standard output."""
-    if output == "-":
-        return nullcontext(sys.stdout)
+def _check_output(source: str, output: str) -> None:
+    """Raises UserError where the answers would take the place of the questions."""
+    if Path(output).exists() and Path(source).exists() and Path(output).samefile(source):
+        raise UserError(f"output={output} is the input itself, and would take its place: choose another output=FILE")
+
+
+@contextmanager
+def open_output(output: str) -> Iterator[TextIO]:
+    """A text file for the answers, line by line as they come; "-": standard output.
+
+    They take the place of `output` when all are there; answers before a mistake in the input stay in <output>.part.
+    """
     path = Path(output)
+    if output == "-" or (path.exists() and not path.is_file()):  # a pipe, or /dev/null
+        with nullcontext(sys.stdout) if output == "-" else _open_to_write(path, output) as file:
+            yield file
+        return
+    part = path.with_name(f"{path.name}.part")
+    try:
+        with _open_to_write(part, output) as file:
+            yield file
+        part.replace(path)
+    except BaseException:
+        if part.is_file() and part.stat().st_size:
+            print(f"the answers before this are in {part}", file=sys.stderr)
+        else:
+            part.unlink(missing_ok=True)
+        raise
+
+
+def _open_to_write(path: Path, output: str) -> TextIO:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         return path.open("w", encoding="utf-8")

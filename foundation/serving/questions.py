@@ -23,6 +23,7 @@ def check_rows(panel: Panel, rows: Sequence[Fields], tasks: Sequence[str] | None
         raise UserError(f"there are {len(rows):,} rows, and at most {cfg.rows:,} go into a request: send several")
     for number, row in enumerate(rows):
         for name, value in row.items():
+            _check_text(name, f"a name in rows[{number}]", cfg.text_chars)
             place = f"rows[{number}].{name}"
             if name in CHOICES and not 0 < len(value) <= cfg.rows:
                 raise UserError(f"{place} has {len(value):,} entries: give between 1 and {cfg.rows:,}")

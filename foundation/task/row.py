@@ -68,3 +68,5 @@ def open_text(path: str, newline: str = "") -> Iterator[TextIO]:
         ) from None
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
         raise UserError(f"{path} is not a whole gzip file ({error}): fetch it again") from None
+    except OSError as error:
+        raise UserError(f"{path} cannot be read ({error.strerror or error}): name another file") from None

@@ -1,5 +1,7 @@
 """The card and the graph in it: drawn from fingerprints, not from names."""
 
+import re
+import shutil
 from pathlib import Path
 
 import pytest
@@ -10,6 +12,7 @@ from foundation.data.config import HubSource
 from foundation.exchange.config import ExportConfig
 from foundation.exchange.exporting import export
 from foundation.exchange.lineage import Lineage, Node, trace
+from foundation.model.sharing.config import SharingConfig, SharingMethod
 from foundation.task.config import Pooling
 from foundation.task.protocol import finetune
 from tests.exchange.made import MODERN, lay_foundation
@@ -73,8 +76,6 @@ def test_a_task_is_traced_up_to_the_corpus_of_its_foundation(runs: Path) -> None
 
 def test_a_foundation_under_the_same_name_is_not_taken_for_the_parent(runs: Path, tmp_path: Path) -> None:
     """The folder beside the task now holds other weights: the arrow must not lead there."""
-    import shutil
-
     home = shutil.copytree(runs / "small", tmp_path / "small")
     info = read_json(home / "final" / "config.json")
     write_json(home / "final" / "config.json", info | {"fingerprint": "f" * 32})
@@ -99,6 +100,32 @@ def test_the_card_tells_corpus_recipe_scores_and_limits(runs: Path, tmp_path: Pa
 def test_the_card_of_a_foundation_lists_its_tasks(runs: Path, tmp_path: Path) -> None:
     card = card_of(runs / "small", tmp_path / "foundation")
     assert "| loss | 3.5000 |" in card and "| toy | small/full | accuracy |" in card
+
+
+def test_probes_have_their_own_place_and_random_weights_have_none(runs: Path, tmp_path: Path) -> None:
+    """A probe's encoder is the foundation's, bit for bit; what began at random has nothing of it."""
+    home = tmp_path / "small"
+    shutil.copytree(runs / "small", home)
+    task = toy.lay_task(tmp_path / "data", n_train=16, n_dev=8)
+    probe = toy.settings(
+        tmp_path,
+        task,
+        epochs=1,
+        seeds=1,
+        sharing=SharingConfig(method=SharingMethod.probe),
+        compare="scratch",
+        pooling=Pooling.mean,
+    )
+    finetune(probe, to_plain(probe))
+    final = home / "finetune/toy/probe/seed-0/final"
+    foundation, own = (read_json(folder / "config.json") for folder in (home / "final", final))
+    assert own["fingerprint"] == foundation["fingerprint"]
+    lineage = trace(final)
+    assert lineage.subject == own["weights_hash"] and (foundation["fingerprint"], lineage.subject) in lineage.arrows
+    card = card_of(home, tmp_path / "foundation")
+    drawn = card[card.index("```mermaid") : card.index("style")]
+    assert drawn.count("fine-tune") == 2 and not re.search(r"(n\d+) --> \1\n", drawn)
+    assert "| toy | small/probe |" in card and "| toy | scratch" not in card and "scratch |" not in card
 
 
 def test_the_graph_is_mermaid_with_the_subject_marked() -> None:

@@ -105,6 +105,10 @@ def test_without_names_every_task_answers_that_the_rows_suffice_for(client: Test
             {"rows": [{"text": "a\ud800"}]},
             "rows[0].text holds half of a surrogate pair at character 1: that is no text",
         ),
+        (
+            {"rows": [{"\ud800": "a"}]},
+            "a name in rows[0] holds half of a surrogate pair at character 0: that is no text",
+        ),
     ],
 )
 def test_a_question_that_cannot_be_asked_is_answered_422_with_the_reason(
