@@ -1,6 +1,7 @@
 """What a GPU computes, against the same in float32 on the CPU; skipped where there is none."""
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -26,7 +27,7 @@ pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU he
 GPU, CPU = torch.device("cuda"), torch.device("cpu")
 SEQ_LEN = 32
 SHAPES = {
-    "bert": bert_config(width=64, heads=2, layers=3),
+    "bert": bert_config(width=128, heads=2, layers=3),
     "modern": modern_config(width=64, heads=2, layers=3),
     "local windows": modern_config(width=64, heads=2, layers=3, local_window=8, global_every=2),
 }
@@ -50,10 +51,10 @@ def state_of(
     return TrainState(objective, updater, device, precision, compiles)
 
 
-def gradients(state: TrainState, step: int) -> tuple[torch.Tensor, torch.Tensor]:
+def gradients(state: TrainState, step: int, micro_batch_rows: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
     """Losses, and all gradients as one vector, on the CPU."""
-    example = state.objective.corrupt(batches().at(step), RowRng(0, "mask", step), 0.0).to(state.device)
-    losses, _ = train_step(state, example, micro_batch_rows=0)
+    example = state.objective.corrupt(batches().at(step), RowRng(0, "mask", step), 0.0)
+    losses, _ = train_step(state, example, micro_batch_rows)
     found = torch.cat([p.grad.flatten().cpu().double() for p in state.objective.parameters() if p.grad is not None])
     state.objective.zero_grad(set_to_none=True)
     return losses.cpu().double(), found
@@ -94,15 +95,16 @@ def test_a_step_is_that_of_the_cpu(shape: str, precision: Precision, compiles: b
     reference, state = state_of(cfg, CPU, Precision.fp32), state_of(cfg, GPU, precision, compiles=compiles)
     state.objective.load_state_dict(reference.objective.state_dict())
     near = 1e-4 if precision is Precision.fp32 else 3e-2
-    for step in range(2):
-        (their_losses, theirs), (losses, found) = gradients(reference, step), gradients(state, step)
+    for step, micro_batch_rows in enumerate((0, 3)):
+        (their_losses, theirs), (losses, found) = gradients(reference, step), gradients(state, step, micro_batch_rows)
         assert distance(losses, their_losses) < near
         assert distance(found, theirs) < near
 
 
 @pytest.mark.parametrize("optim", [ADAMW, MUON], ids=["adamw", "muon"])
 def test_a_run_learns_and_a_lost_step_changes_nothing(optim: OptimConfig) -> None:
-    state = state_of(SHAPES["modern"], GPU, Precision.bf16, optim=optim)
+    dropping = replace(SHAPES["modern"], dropout=0.1, attention_dropout=0.1)
+    state = state_of(dropping, GPU, Precision.bf16, optim=optim)
     assert not state.updater.waits
     losses: list[float] = []
 

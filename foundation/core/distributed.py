@@ -26,7 +26,9 @@ def setup(device: str) -> None:
 
     if device.startswith("cuda"):
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
-    torch.distributed.init_process_group("nccl" if device.startswith("cuda") else "gloo", timeout=_TIMEOUT)
+    # gloo for what the host decides, also beside GPUs: a flag that goes through NCCL waits for all that was asked of the device.
+    backend = "cpu:gloo,cuda:nccl" if device.startswith("cuda") else "gloo"
+    torch.distributed.init_process_group(backend, timeout=_TIMEOUT)
 
 
 def shutdown() -> None:
@@ -62,7 +64,7 @@ def barrier() -> None:
 
 
 def sum_over_ranks(tensor: "Tensor") -> "Tensor":
-    """The sum over ranks, the same on each, as a new tensor outside the gradient graph."""
+    """The sum over ranks, the same on each, as a new tensor outside the gradient graph; by NCCL on a GPU, by gloo on the host."""
     total = tensor.detach().clone()
     if group := _group():
         group.all_reduce(total, op=group.ReduceOp.SUM)
@@ -76,9 +78,7 @@ def any_over_ranks(flag: bool) -> bool:
         return flag
     import torch
 
-    # NCCL moves only what lies on the GPU.
-    device = "cuda" if group.get_backend() == "nccl" else "cpu"
-    return bool(sum_over_ranks(torch.tensor(int(flag), device=device)).item())
+    return bool(sum_over_ranks(torch.tensor(int(flag))).item())
 
 
 @contextmanager

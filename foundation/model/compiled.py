@@ -47,6 +47,10 @@ def compiled() -> Compiled:
         problem = f"{error.filename} is not there: install a C compiler (gcc or clang), or name one by CC="
     except OSError as error:
         problem = f"{error.strerror or error}: let {_folder()} be written, or name another by XDG_CACHE_HOME="
+    except RuntimeError:
+        problem = (
+            "whoever runs this has no home folder to keep them in: name one that can be written by XDG_CACHE_HOME="
+        )
     if is_main():
         print(f"note: the plain passes run, the fused ones would be faster: {problem}", file=sys.stderr, flush=True)
     return Compiled(None, problem)
@@ -66,7 +70,7 @@ def _shared_object(compiler: list[str]) -> Path:
 
 
 def _folder() -> Path:
-    return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "foundation"
+    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "foundation"
 
 
 def _key(compiler: list[str]) -> str:

@@ -80,11 +80,19 @@ class ModelConfig:
             if getattr(self, name) < 1
         ]
         if self.heads > 0 and self.width % self.heads:
-            allowed = [n for n in range(1, self.width + 1) if self.width % n == 0 and self.width // n % 2 == 0]
+            step = 2 if self.positions is Positions.rotary else 1
+            allowed = [n for n in range(1, self.width + 1) if self.width % n == 0 and self.width // n % step == 0]
             found.append(f"model.heads={self.heads} does not divide model.width={self.width}: choose one of {allowed}")
         elif self.heads > 0 and self.positions is Positions.rotary and self.width // self.heads % 2:
             found.append(
                 f"rotary positions turn pairs: model.width/model.heads={self.width // self.heads} must be even"
+            )
+        for name in ("segments", "init_std"):
+            if getattr(self, name) < 0:
+                found.append(f"model.{name}={getattr(self, name)} must be at least 0")
+        if self.global_every < 1:
+            found.append(
+                f"model.global_every={self.global_every} must be at least 1: every so many layers one is global"
             )
         for name in ("dropout", "attention_dropout"):
             if not 0 <= getattr(self, name) < 1:

@@ -4,6 +4,7 @@ Letters: T tokens of all sequences, laid end to end without padding · M some of
 """
 
 import math
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -25,9 +26,9 @@ class Norm(nn.LayerNorm):
         """Any shape whose last size is the width."""
         return native.sum_and_norm(hidden, None, self)[1]
 
-    def after_sum(self, stream_TD: Tensor, branch_TD: Tensor) -> tuple[Tensor, Tensor]:
-        """stream + branch, and that normed: a residual sum and its norm are one pass where they can be."""
-        return native.sum_and_norm(stream_TD, branch_TD, self)
+    def after_sum(self, stream_TD: Tensor, branch_TD: Tensor, dropout: float) -> tuple[Tensor, Tensor]:
+        """stream + dropout(branch), and that normed: one pass where it can be."""
+        return native.sum_and_norm(stream_TD, branch_TD, self, dropout)
 
 
 def make_norm(cfg: ModelConfig) -> Norm:
@@ -46,8 +47,9 @@ class FeedForwardNet(nn.Module):
 
     def forward(self, hidden_TD: Tensor) -> Tensor:
         """(T, D) -> (T, D)."""
-        if self.gated and torch.compiler.is_compiling():
-            # Two products: the gradient of a product cut in two is joined again, in a pass twice as long as both.
+        if self.gated and torch.compiler.is_compiling() and type(self.into) is nn.Linear:
+            # Two products: the gradient of a product cut in two is joined again, in a pass twice as long as both. What a way of
+            # sharing has put in the matrix's place knows one product only.
             biases = (None, None) if self.into.bias is None else self.into.bias.chunk(2)
             signal, gate = (F.linear(hidden_TD, *part) for part in zip(self.into.weight.chunk(2), biases, strict=True))
             inner = F.gelu(signal) * gate
@@ -56,6 +58,19 @@ class FeedForwardNet(nn.Module):
             inner = native.geglu(inner) if self.gated else native.gelu(inner)
         out: Tensor = self.out(inner)
         return out
+
+
+class Residual(NamedTuple):
+    """The residual stream between two layers, and what is to be added to it still: with norms in front of its sub-layers a layer
+    leaves its last sum to the next one's norm, which does both in one pass. After a norm behind the sum there is nothing.
+    """
+
+    stream_TD: Tensor
+    branch_TD: Tensor | None = None
+
+    def total(self) -> Tensor:
+        """(T, D): the layer's output as the papers have it, without dropout."""
+        return self.stream_TD if self.branch_TD is None else self.stream_TD + self.branch_TD
 
 
 class Layer(nn.Module):
@@ -74,7 +89,7 @@ class Layer(nn.Module):
         self.attention_norm = nn.Identity() if self.is_pre_norm and layer == 0 else make_norm(cfg)
         self.feed_forward = FeedForwardNet(cfg)
         self.feed_forward_norm = make_norm(cfg)
-        self.dropout = Dropout(cfg.dropout)
+        self.dropout = cfg.dropout
 
     def borrow(self, part: str, owner: "Layer") -> None:
         """Compute with another layer's part, which stays that layer's: weights are named, saved and counted there, once."""
@@ -83,18 +98,29 @@ class Layer(nn.Module):
         self.__dict__[part] = getattr(owner, part)
 
     @fused
-    def forward(self, hidden_TD: Tensor, layout: Layout, turn: Rotation | None, at_M: Tensor | None = None) -> Tensor:
+    def forward(
+        self,
+        stream_TD: Tensor,
+        branch_TD: Tensor | None,
+        layout: Layout,
+        turn: Rotation | None,
+        at_M: Tensor | None = None,
+    ) -> Residual:
         """(T, D) -> (T, D), or (M, D): of the tokens at these positions alone, behind attention."""
-        inner_TD = self.attention_norm(hidden_TD) if self.is_pre_norm else hidden_TD
-        mixed_MD = self.dropout(self.attention(inner_TD, layout, turn, at_M))
-        hidden_MD = picked(hidden_TD, at_M)
+        dropout = self.dropout if self.training else 0.0
+        inner_TD = stream_TD
+        if branch_TD is not None:
+            assert isinstance(self.attention_norm, Norm)
+            stream_TD, inner_TD = self.attention_norm.after_sum(stream_TD, branch_TD, dropout)
+        mixed_MD = self.attention(inner_TD, layout, turn, at_M)
+        stream_MD = picked(stream_TD, at_M)
         if self.is_pre_norm:
-            hidden_MD, normed_MD = self.feed_forward_norm.after_sum(hidden_MD, mixed_MD)
-            return hidden_MD + self.dropout(self.feed_forward(normed_MD))
+            stream_MD, normed_MD = self.feed_forward_norm.after_sum(stream_MD, mixed_MD, dropout)
+            return Residual(stream_MD, self.feed_forward(normed_MD))
         assert isinstance(self.attention_norm, Norm)
-        _, hidden_MD = self.attention_norm.after_sum(hidden_MD, mixed_MD)
-        _, hidden_MD = self.feed_forward_norm.after_sum(hidden_MD, self.dropout(self.feed_forward(hidden_MD)))
-        return hidden_MD
+        _, stream_MD = self.attention_norm.after_sum(stream_MD, mixed_MD, dropout)
+        _, stream_MD = self.feed_forward_norm.after_sum(stream_MD, self.feed_forward(stream_MD), dropout)
+        return Residual(stream_MD)
 
 
 # What layers have in common, by the setting that says so.
@@ -109,12 +135,11 @@ _SHARED_PARTS = {
 def make_layers(cfg: ModelConfig) -> list[Layer]:
     """All layers; shared parts are those of the first layer that has them."""
     layers = [Layer(cfg, number) for number in range(cfg.layers)]
-    for layer in layers:
-        for part in _SHARED_PARTS[cfg.share_layers]:
-            # With pre-norm the first layer has no norm before its attention.
-            owner = next(other for other in layers if not isinstance(getattr(other, part), nn.Identity))
-            if layer is not owner and not isinstance(getattr(layer, part), nn.Identity):
-                layer.borrow(part, owner)
+    for part in _SHARED_PARTS[cfg.share_layers]:
+        # With pre-norm the first layer has no norm before its attention.
+        having = [layer for layer in layers if not isinstance(getattr(layer, part), nn.Identity)]
+        for layer in having[1:]:
+            layer.borrow(part, having[0])
     return layers
 
 
@@ -149,13 +174,16 @@ class Encoder(nn.Module):
         if filler := -n_tokens % multiple:
             layout = layout.filled_up(multiple, min(self.cfg.max_seq_len, layout.longest))
             ids_T, segments_T = F.pad(ids_T, (0, filler)), F.pad(segments_T, (0, filler))
-        hidden_TD = self.embed(ids_T, segments_T, layout)
+        hidden = Residual(self.embed(ids_T, segments_T, layout))
         turns = self._rotations(layout)
         for number, layer in enumerate(self.layers):
             turn = turns[self.cfg.is_local(number)] if turns else None
-            hidden_TD = layer(hidden_TD, layout, turn, at_M if number == self.cfg.layers - 1 else None)
-        normed: Tensor = self.final_norm(hidden_TD if at_M is not None else hidden_TD[:n_tokens])
-        return normed
+            hidden = layer(*hidden, layout, turn, at_M if number == self.cfg.layers - 1 else None)
+        stream_TD, branch_TD = hidden
+        if branch_TD is not None:
+            assert isinstance(self.final_norm, Norm)
+            _, stream_TD = self.final_norm.after_sum(stream_TD, branch_TD, self.cfg.dropout if self.training else 0.0)
+        return stream_TD if at_M is not None else stream_TD[:n_tokens]
 
     @fused
     def embed(self, ids_T: Tensor, segments_T: Tensor, layout: Layout) -> Tensor:

@@ -20,7 +20,8 @@ static inline bf16 narrow(float x) {
     return (bf16)((u.bits + 0x7fffu + ((u.bits >> 16) & 1u)) >> 16);
 }
 
-/* e^x for x <= 0, relative error below 3e-7: 2^n times a polynomial on [-ln2/2, ln2/2]. A NaN passes through. */
+/* e^x for x <= 0, relative error below 4e-6, far below bfloat16's: 2^n times a polynomial on [-ln2/2, ln2/2], where the compiler
+ * may join the two parts of ln 2 (-fassociative-math). A NaN passes through. */
 static inline float exp_negative(float x) {
     x = x < -87.0f ? -87.0f : x;
     float n = __builtin_floorf(x * 1.44269504f + 0.5f);
@@ -214,7 +215,7 @@ static inline uint32_t decide(uint32_t seed, uint32_t index) {
  * dropped: the shares after dropout, kept where the hash is at least drop_below, times keep_scale; null for none. */
 void softmax_forward(bf16 *scores, bf16 *dropped, const i64 *lengths, i64 rows, i64 heads, i64 length, i64 half_window,
                      i64 seed, i64 drop_below, float keep_scale, i64 threads) {
-#pragma omp parallel for num_threads((int)threads) schedule(dynamic, 16)
+#pragma omp parallel for num_threads((int)threads) schedule(guided)
     for (i64 rn = 0; rn < rows * heads; rn++) {
         i64 n_keys = lengths[rn / heads];
         float powers[length];
@@ -270,10 +271,12 @@ void softmax_backward(const bf16 *shares, bf16 *grads, i64 rows, i64 heads, i64 
     }
 }
 
-/* sum (T, D) = stream + branch, normed (T, D) = (sum - mean) / deviation * weight + bias; branch and bias may be null, and sum is
- * written only with a branch. means, inverses (T,): of the rows, for the way back. */
+/* sum (T, D) = stream + branch, the branch after dropout (see decide) where drop_below is above 0; normed (T, D) = (sum - mean) /
+ * deviation * weight + bias; branch and bias may be null, and sum is written only with a branch. means, inverses (T,): of the rows,
+ * for the way back. */
 void norm_forward(const bf16 *stream, const bf16 *branch, const float *weight, const float *bias, bf16 *sum, bf16 *normed,
-                  float *means, float *inverses, i64 tokens, i64 width, float eps, i64 threads) {
+                  float *means, float *inverses, i64 tokens, i64 width, float eps, i64 seed, i64 drop_below, float keep_scale,
+                  i64 threads) {
 #pragma omp parallel for num_threads((int)threads)
     for (i64 t = 0; t < tokens; t++) {
         const bf16 *x = stream + t * width;
@@ -282,9 +285,18 @@ void norm_forward(const bf16 *stream, const bf16 *branch, const float *weight, c
         if (branch) {
             const bf16 *y = branch + t * width;
             ask_for(y + 4 * width, width);
+            if (drop_below)
+#pragma omp simd
+                for (i64 d = 0; d < width; d++) {
+                    float kept = decide((uint32_t)seed, (uint32_t)(t * width + d)) < (uint32_t)drop_below ? 0.0f : keep_scale * wide(y[d]);
+                    row[d] = wide(x[d]) + kept;
+                }
+            else
+#pragma omp simd
+                for (i64 d = 0; d < width; d++) row[d] = wide(x[d]) + wide(y[d]);
 #pragma omp simd
             for (i64 d = 0; d < width; d++) {
-                bf16 rounded = narrow(wide(x[d]) + wide(y[d]));
+                bf16 rounded = narrow(row[d]);
                 sum[t * width + d] = rounded;
                 row[d] = wide(rounded);
             }
@@ -305,10 +317,11 @@ void norm_forward(const bf16 *stream, const bf16 *branch, const float *weight, c
     }
 }
 
-/* grad (T, D) of the sum: through the norm, plus grad_sum where it is not null. grad_weight, grad_bias (threads, D): each thread's
- * share, zeros before; grad_bias may be null. */
+/* grad (T, D) of the sum: through the norm, plus grad_sum where it is not null; grad_branch (T, D), where it is not null: the same
+ * behind dropout. grad_weight, grad_bias (threads, D): each thread's share, zeros before; grad_bias may be null. */
 void norm_backward(const bf16 *sum, const float *weight, const float *means, const float *inverses, const bf16 *grad_normed,
-                   const bf16 *grad_sum, bf16 *grad, float *grad_weight, float *grad_bias, i64 tokens, i64 width, i64 threads) {
+                   const bf16 *grad_sum, bf16 *grad, bf16 *grad_branch, float *grad_weight, float *grad_bias, i64 tokens, i64 width,
+                   i64 seed, i64 drop_below, float keep_scale, i64 threads) {
 #pragma omp parallel for num_threads((int)threads) schedule(static)
     for (i64 part = 0; part < threads; part++)
         for (i64 t = tokens * part / threads; t < tokens * (part + 1) / threads; t++) {
@@ -330,15 +343,20 @@ void norm_backward(const bf16 *sum, const float *weight, const float *means, con
             if (grad_bias)
 #pragma omp simd
                 for (i64 d = 0; d < width; d++) grad_bias[part * width + d] += wide(g[d]);
-            if (grad_sum) {
-                const bf16 *passed = grad_sum + t * width;
-                ask_for(passed + 4 * width, width);
+            const bf16 *passed = grad_sum + t * width;
+            if (grad_sum) ask_for(passed + 4 * width, width);
+#pragma omp simd
+            for (i64 d = 0; d < width; d++) scaled[d] = (scaled[d] - total - hats[d] * along) * inverses[t];
+            if (grad_sum)
+#pragma omp simd
+                for (i64 d = 0; d < width; d++) scaled[d] += wide(passed[d]);
+#pragma omp simd
+            for (i64 d = 0; d < width; d++) grad[t * width + d] = narrow(scaled[d]);
+            if (grad_branch)
 #pragma omp simd
                 for (i64 d = 0; d < width; d++)
-                    grad[t * width + d] = narrow((scaled[d] - total - hats[d] * along) * inverses[t] + wide(passed[d]));
-            } else
-#pragma omp simd
-                for (i64 d = 0; d < width; d++) grad[t * width + d] = narrow((scaled[d] - total - hats[d] * along) * inverses[t]);
+                    grad_branch[t * width + d] =
+                        decide((uint32_t)seed, (uint32_t)(t * width + d)) < (uint32_t)drop_below ? 0 : narrow(keep_scale * scaled[d]);
         }
 }
 

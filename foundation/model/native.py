@@ -8,12 +8,13 @@ Letters: T tokens of all rows · D width · N heads · H head width · F feed-fo
 
 import ctypes
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from foundation.model.compiled import compiled
+from foundation.model.dropout import dropout as drop
 
 if TYPE_CHECKING:
     from foundation.model.attention import Layout
@@ -77,6 +78,20 @@ def _call(name: str, *arguments: Tensor | int | float | None) -> None:
     getattr(library, name)(*converted, ctypes.c_int64(torch.get_num_threads()))
 
 
+class _Drop(NamedTuple):
+    """Dropout as the kernels take it: a hash of seed and index decides, so that nothing need be kept. below: of 2³²; 0: none."""
+
+    seed: int
+    below: int
+    keep_scale: float
+
+
+def _drawn(dropout: float) -> _Drop:
+    """For one pass: its seed comes from torch's generator, as all of a step's chance does."""
+    below = min(round(dropout * 2**32), 2**32 - 1)
+    return _Drop(int(torch.randint(2**31, ())) if below else 0, below, 1 / (1 - dropout))
+
+
 class _GeGLU(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, inner_TF: Tensor) -> Tensor:
@@ -131,12 +146,14 @@ def gelu(inner: Tensor) -> Tensor:
 class _Norm(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, stream: Tensor, branch: Tensor | None, weight: Tensor, bias: Tensor | None, eps: float
+        ctx: Any, stream: Tensor, branch: Tensor | None, weight: Tensor, bias: Tensor | None, eps: float, dropout: float
     ) -> tuple[Tensor, Tensor]:
         stream, branch = stream.contiguous(), None if branch is None else branch.contiguous()
         total, normed = stream if branch is None else torch.empty_like(stream), torch.empty_like(stream)
         means, inverses = torch.empty(2, len(stream)).unbind()
-        _call("norm_forward", stream, branch, weight, bias, total, normed, means, inverses, *stream.shape, eps)
+        ctx.drop = _drawn(0.0 if branch is None else dropout)
+        sizes = (*stream.shape, eps, *ctx.drop)
+        _call("norm_forward", stream, branch, weight, bias, total, normed, means, inverses, *sizes)
         ctx.save_for_backward(total, weight, means, inverses)
         ctx.has_branch, ctx.has_bias = branch is not None, bias is not None
         ctx.set_materialize_grads(False)
@@ -145,25 +162,31 @@ class _Norm(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad_sum: Tensor | None, grad_normed: Tensor | None) -> tuple[Tensor | None, ...]:
         total, weight, means, inverses = ctx.saved_tensors
-        if grad_normed is None:
-            return grad_sum, grad_sum if ctx.has_branch else None, None, None, None
+        if grad_normed is None and not ctx.drop.below:
+            return grad_sum, grad_sum if ctx.has_branch else None, None, None, None, None
+        grad_normed = torch.zeros_like(total) if grad_normed is None else grad_normed
         threads = torch.get_num_threads()
         grad, grad_weight = torch.empty_like(total), weight.new_zeros(threads, len(weight))
         grad_bias = torch.zeros_like(grad_weight) if ctx.has_bias else None
         passed = None if grad_sum is None else grad_sum.contiguous()
-        kept = (total, weight, means, inverses)
-        _call("norm_backward", *kept, grad_normed.contiguous(), passed, grad, grad_weight, grad_bias, *total.shape)
-        into_bias = None if grad_bias is None else grad_bias.sum(0)
-        return grad, grad if ctx.has_branch else None, grad_weight.sum(0), into_bias, None
+        into_branch = torch.empty_like(grad) if ctx.drop.below else None
+        into = (grad_normed.contiguous(), passed, grad, into_branch, grad_weight, grad_bias)
+        _call("norm_backward", total, weight, means, inverses, *into, *total.shape, *ctx.drop)
+        if into_branch is None and ctx.has_branch:
+            into_branch = grad
+        return grad, into_branch, grad_weight.sum(0), None if grad_bias is None else grad_bias.sum(0), None, None
 
 
-def sum_and_norm(stream_TD: Tensor, branch_TD: Tensor | None, norm: torch.nn.LayerNorm) -> tuple[Tensor, Tensor]:
-    """stream + branch, and its layer normalisation, (T, D) each; the plain operations where the fused pass does not apply."""
+def sum_and_norm(
+    stream_TD: Tensor, branch_TD: Tensor | None, norm: torch.nn.LayerNorm, dropout: float = 0.0
+) -> tuple[Tensor, Tensor]:
+    """stream + dropout(branch), and its layer normalisation, (T, D) each; plain operations where the pass does not apply."""
     takes = applies_to(stream_TD) and (branch_TD is None or branch_TD.dtype is stream_TD.dtype)
     if takes and stream_TD.ndim == 2 and norm.weight.dtype is torch.float32:
-        total, normed = _Norm.apply(stream_TD, branch_TD, norm.weight, norm.bias, norm.eps)  # type: ignore[no-untyped-call]
+        settings = norm.weight, norm.bias, norm.eps, dropout
+        total, normed = _Norm.apply(stream_TD, branch_TD, *settings)  # type: ignore[no-untyped-call]
         return (stream_TD if branch_TD is None else total), normed
-    total = stream_TD if branch_TD is None else stream_TD + branch_TD
+    total = stream_TD if branch_TD is None else stream_TD + drop(branch_TD, dropout)
     normed = torch.nn.functional.layer_norm(total, norm.normalized_shape, norm.weight, norm.bias, norm.eps)
     # On a GPU autocast norms in float32, and would leave the stream behind it twice as wide.
     return total, normed.to(total.dtype)
@@ -177,8 +200,7 @@ class _Attention(torch.autograd.Function):
         tokens, _, heads, width = qkv_T3NH.shape
         out = qkv_T3NH.new_empty(tokens, heads, width)
         scale, half_window = width**-0.5, window // 2 if window else _MAX_LENGTH
-        drop_below = min(round(dropout * 2**32), 2**32 - 1)
-        seed = int(torch.randint(2**31, ())) if drop_below else 0
+        seed, drop_below, keep_scale = ctx.drop = _drawn(dropout)
         cos, sin = (None, None) if turn is None else (turn.cos, turn.sin)
         ctx.kept = []
         for number, group in enumerate(layout.groups):
@@ -187,13 +209,12 @@ class _Attention(torch.autograd.Function):
             _call("pack", qkv_T3NH, cos, sin, group.starts, group.lengths, packed, *shape, scale)
             shares = packed[0] @ packed[1].transpose(-1, -2)
             dropped = torch.empty_like(shares) if drop_below else None
-            sizes = (*shape[:3], half_window, seed + number, drop_below, 1 / (1 - dropout))
+            sizes = (*shape[:3], half_window, seed + number, drop_below, keep_scale)
             _call("softmax_forward", shares, dropped, group.lengths, *sizes)
             mixed = (shares if dropped is None else dropped) @ packed[2]
             _call("merge", mixed, group.starts, group.lengths, out, *shape)
             ctx.kept.append((packed, shares, dropped))
         ctx.layout, ctx.turn, ctx.shape, ctx.scale = layout, (cos, sin), qkv_T3NH.shape, scale
-        ctx.drop = (seed, drop_below, 1 / (1 - dropout))
         return out
 
     @staticmethod

@@ -53,7 +53,8 @@ class Spoiling:
         may_move[example.targets_at.numpy()] = False
         draws = replace(rng, purpose="spoilt tokens").uniform(batch.first_row, batch.n_rows, self.windows * _DRAWS + 1)
         first, second, source, is_swap = self._chosen(draws, batch)
-        kept = may_move[first] & np.where(is_swap, may_move[second], batch.maskable[source])
+        # Nor is it copied from: the answer would stand in sight, in its own row.
+        kept = may_move[first] & np.where(is_swap, may_move[second], may_move[source])
         first, second, source, is_swap = first[kept], second[kept], source[kept], is_swap[kept]
         ids[first] = np.where(is_swap, batch.ids[second], batch.ids[source])
         ids[second[is_swap]] = batch.ids[first[is_swap]]

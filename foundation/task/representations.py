@@ -22,7 +22,7 @@ from foundation.core.plain import from_plain
 from foundation.core.randomness import torch_seed
 from foundation.data.batches import assemble
 from foundation.data.tokenizer import Tokenizer
-from foundation.model.encoder import Encoder, Layer, init_weights
+from foundation.model.encoder import Encoder, Layer, Residual, init_weights
 from foundation.objective.base import clean_example
 from foundation.task.config import TaskConfig
 from foundation.task.finetuned import load_finetuned
@@ -162,6 +162,10 @@ def encoder_in(module: nn.Module) -> Encoder:
     return next(part for part in module.modules() if isinstance(part, Encoder))
 
 
+def _states(output: Tensor | Residual) -> Tensor:
+    return output.total() if isinstance(output, Residual) else output
+
+
 @torch.no_grad()
 def hidden_means(
     encoder: Encoder, tokenizer: Tokenizer, texts: list[str], *, seq_len: int, batch_rows: int
@@ -174,7 +178,9 @@ def hidden_means(
         *{id(part): part for part in encoder.modules() if isinstance(part, Layer)}.values(),
     ]
     # Layers that share their weights are one module, called again and again: the order of calls is that of layers.
-    handles = [part.register_forward_hook(lambda _module, _inputs, output: seen.append(output)) for part in watched]
+    handles = [
+        part.register_forward_hook(lambda _module, _inputs, output: seen.append(_states(output))) for part in watched
+    ]
     rows = [ids[: seq_len - 2] for ids in tokenizer.encode_batch(texts)]
     parts = []
     try:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
-from foundation.core.device import Pace
+from foundation.core.device import Pace, moved
 from foundation.core.distributed import rank, sum_over_ranks, world_size
 from foundation.core.errors import UserError
 from foundation.core.randomness import RowRng, torch_seed
@@ -109,19 +109,20 @@ def train_step(state: TrainState, example: Example, micro_batch_rows: int) -> tu
     The loss is a mean over every target in the step, on every rank. Dividing each micro-batch by its own count would weight a
     target by how few neighbours it has.
     """
-    totals = sum_over_ranks(state.objective.count(example))
-    losses = torch.zeros(len(totals), device=state.device)
+    # Counted and cut where the rows are, in the host's memory: a GPU asked for numbers makes its host wait.
+    counts = sum_over_ranks(state.objective.count(example))
+    totals = moved(counts, state.device)
+    losses = torch.zeros_like(totals, dtype=torch.float64 if state.precision is Precision.fp64 else torch.float32)
     parts = example.split(micro_batch_rows or len(example.lengths))
     for number, part in enumerate(parts):
         is_last = number == len(parts) - 1
         with _without_sync(state.module, is_last), state.autocast(), fusing(state.compiles):
-            shares = state.module(part, totals)  # this part's share of the means: shares add up
+            # This part's share of the means: shares add up.
+            shares = state.module(part.to(state.device), totals)
             # DDP averages gradients over ranks; we want their sum.
             (shares.sum() * world_size()).backward()
-        losses += shares.detach().float()
-    # A single process need not ask its device for what it knows.
-    tokens = torch.tensor(float(example.n_tokens), device=state.device if world_size() > 1 else None)
-    return sum_over_ranks(losses), sum_over_ranks(tokens)
+        losses += shares.detach()
+    return sum_over_ranks(losses), sum_over_ranks(torch.tensor(example.n_tokens))
 
 
 def _without_sync(module: Objective | DistributedDataParallel, is_last: bool) -> AbstractContextManager[object]:
@@ -147,7 +148,7 @@ def train(
     with _Ahead(state, batches, seed, only_step) as examples:
         for step in range(state.step, total_steps):
             start = time.perf_counter()
-            example = next(examples).to(state.device)
+            example = next(examples)
             wait_seconds = time.perf_counter() - start
             torch.manual_seed(torch_seed(seed, "dropout", step, rank()))
             losses, tokens = train_step(state, example, micro_batch_rows)

@@ -54,6 +54,23 @@ def test_a_cache_that_cannot_be_written_is_named(
     assert f"let {cache} be written, or name another by XDG_CACHE_HOME=" in capsys.readouterr().err
 
 
+def test_nobodys_home_is_said_and_asked_for_only_where_it_is_needed(
+    cache: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A user number without a name, as containers have."""
+
+    def homeless(self: Path) -> Path:
+        if str(self).startswith("~"):
+            raise RuntimeError("Could not determine home directory.")
+        return self
+
+    monkeypatch.setattr(Path, "expanduser", homeless)
+    assert room._folder() == cache
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    assert compiled().library is None
+    assert "no home folder to keep them in: name one that can be written by XDG_CACHE_HOME=" in capsys.readouterr().err
+
+
 def test_what_the_fused_passes_are_not_for_asks_no_compiler(
     cache: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

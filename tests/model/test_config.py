@@ -3,6 +3,7 @@
 import pytest
 
 from foundation.core.errors import UserError
+from foundation.model.config import ShareLayers
 from foundation.model.encoder import Encoder, parameter_count
 from foundation.model.flops import flops_per_token
 from tests.builders import bert_config, modern_config
@@ -16,11 +17,23 @@ from tests.builders import bert_config, modern_config
         ({"layers": 0}, "model.layers=0 must be at least 1"),
         ({"dropout": 1.5}, r"model.dropout=1.5 must be in \[0, 1\)"),
         ({"local_window": 7}, "model.local_window=7 must be even"),
+        ({"local_window": 8, "global_every": 0}, "model.global_every=0 must be at least 1"),
+        ({"segments": -1}, "model.segments=-1 must be at least 0"),
+        ({"init_std": -0.1}, "model.init_std=-0.1 must be at least 0"),
     ],
 )
 def test_impossible_shape_is_refused(changes: dict[str, object], words: str) -> None:
     with pytest.raises(UserError, match=words):
         Encoder(modern_config(**changes))
+
+
+def test_learned_positions_take_heads_of_an_odd_width() -> None:
+    with pytest.raises(UserError, match=r"choose one of \[1, 5, 13, 65\]"):
+        Encoder(bert_config(width=65, heads=2))
+
+
+def test_one_layer_may_share_with_itself() -> None:
+    assert len(Encoder(modern_config(layers=1, share_layers=ShareLayers.all)).layers) == 1
 
 
 def test_all_problems_are_told_at_once() -> None:

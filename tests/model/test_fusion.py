@@ -14,10 +14,12 @@ from foundation.model import flash
 from foundation.model.attention import Layout
 from foundation.model.config import ModelConfig
 from foundation.model.fusion import fused, fusing
+from foundation.model.sharing.apply import share
 from foundation.objective.base import Example
 from foundation.objective.config import MaskingConfig, ObjectiveConfig, SentenceTask
 from foundation.objective.pretraining import PretrainingObjective
 from tests.builders import SPECIALS, bert_config, modern_config, randomise, table
+from tests.model.test_sharing import METHODS, encoder_of, hidden
 
 SEQ_LEN = 32
 
@@ -81,6 +83,24 @@ def test_compiled_parts_and_unpadded_attention_are_the_plain_ones(
             found.append({"losses": losses.detach()} | {n: p.grad for n, p in objective.named_parameters()})
             objective.zero_grad(set_to_none=True)
         torch.testing.assert_close(found[1], found[0], rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("method", ["bitfit", "lora", "adapter"])
+def test_what_a_task_adds_is_compiled_too(method: str, like_a_gpu: Callable[[bool], None]) -> None:
+    """States, and gradients of the task's own weights: a compiled layer must not pass over what stands in a matrix's place."""
+    encoder = share(encoder_of(modern_config()), METHODS[method])
+    randomise(encoder)
+    found = []
+    for on in (False, True):
+        like_a_gpu(on)
+        with fusing(on):
+            states = hidden(encoder)
+        states.square().sum().backward()
+        own = {name: p.grad for name, p in encoder.named_parameters() if p.requires_grad}
+        found.append({"states": states.detach()} | own)
+        encoder.zero_grad(set_to_none=True)
+    assert len(found[0]) > 8
+    torch.testing.assert_close(found[1], found[0], rtol=1e-10, atol=1e-12)
 
 
 def test_nothing_is_compiled_unless_asked(monkeypatch: pytest.MonkeyPatch) -> None:

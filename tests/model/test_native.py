@@ -85,6 +85,36 @@ def test_norm_after_a_residual_sum_is_the_definition(has_branch: bool, has_bias:
         torch.testing.assert_close(found.grad.double(), truth.grad, rtol=1e-5, atol=1e-5)
 
 
+def test_dropout_of_a_branch_is_decided_once_for_both_ways() -> None:
+    """What is dropped shows in the sum; with those decisions, sum, norm and gradients are the definition's."""
+    rate, norm = 0.25, torch.nn.LayerNorm(96)
+    randomise(norm)
+    stream, branch = random(200, 96, seed=1), random(200, 96, seed=2)
+    with torch.no_grad():
+        branch.add_(branch.sign() * 4)  # nothing kept is lost in rounding the sum
+    torch.manual_seed(5)
+    total, normed = native.sum_and_norm(stream, branch, norm, rate)
+    kept = (total != stream).double()
+    assert abs(kept.mean() - (1 - rate)) < 0.01
+    exact, true_stream, true_branch = copy.deepcopy(norm).double(), double(stream), double(branch)
+    summed = true_stream + kept * true_branch / (1 - rate)
+    rounded = summed + (total.detach().double() - summed.detach())
+    expected = exact(rounded)
+    torch.testing.assert_close(total.double(), summed, rtol=HALF_ULP, atol=1e-6)
+    torch.testing.assert_close(normed.double(), expected, rtol=HALF_ULP, atol=1e-5)
+    first, second = (random(200, 96, seed=seed, requires_grad=False) for seed in (3, 4))
+    torch.autograd.backward([total, normed], [first, second])
+    torch.autograd.backward([rounded, expected], [first.double(), second.double()])
+    torch.testing.assert_close(stream.grad.double(), true_stream.grad, rtol=HALF_ULP, atol=1e-3)
+    torch.testing.assert_close(branch.grad.double(), true_branch.grad, rtol=HALF_ULP, atol=1e-3)
+    torch.manual_seed(5)
+    again = native.sum_and_norm(stream, branch, norm, rate)[0]
+    assert torch.equal(again, total) and not torch.equal(native.sum_and_norm(stream, branch, norm, rate)[0], total)
+    branch.grad = None
+    again.backward(first)
+    torch.testing.assert_close(branch.grad.double(), kept * first.double() / (1 - rate), rtol=HALF_ULP, atol=0)
+
+
 def test_a_sum_that_is_normed_but_goes_nowhere_else_has_its_gradient() -> None:
     norm, stream, branch = torch.nn.LayerNorm(16), random(5, 16, seed=1), random(5, 16, seed=2)
     native.sum_and_norm(stream, branch, norm)[1].backward(random(5, 16, seed=3, requires_grad=False))

@@ -1,5 +1,7 @@
 """Spoilt tokens: what is spoilt, what is asked, the same however rows are dealt out; and that the question can be learnt."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -61,6 +63,19 @@ def test_what_is_to_be_predicted_is_left_as_masking_put_it() -> None:
         masked, spoilt = plain.masking(batch, rng, 0.0), objective_of(rate=1.0).corrupt(batch, rng, 0.0)
         assert torch.equal(masked.targets_at, spoilt.targets_at) and torch.equal(masked.targets, spoilt.targets)
         assert torch.equal(masked.ids[masked.targets_at], spoilt.ids[masked.targets_at])
+
+
+def test_no_copy_shows_what_is_to_be_predicted() -> None:
+    """Every token of a row stands there once: then none that is asked for may be seen."""
+    batch = batches(table()).at(0)
+    batch = replace(batch, ids=np.where(batch.maskable, 5 + np.arange(len(batch.ids)), batch.ids))
+    objective = objective_of(MaskingConfig(mask_share=1.0, random_share=0.0), vocab_size=2000, rate=1.0, swap_share=0.0)
+    copied = 0
+    for step in range(20):
+        example = objective.corrupt(batch, RowRng(0, "mask", step), 0.0)
+        copied += int((example.spoilt == SPOILT).sum())
+        assert not np.isin(example.targets.numpy(), example.ids.numpy()).any()
+    assert copied > 50
 
 
 @pytest.mark.parametrize("swap_share", [0.0, 1.0])
