@@ -211,9 +211,14 @@ static inline uint32_t decide(uint32_t seed, uint32_t index) {
     return x ^ (x >> 16);
 }
 
+/* x after dropout: kept where the hash is at least drop_below, times keep_scale. */
+static inline float dropped(float x, i64 seed, i64 index, i64 drop_below, float keep_scale) {
+    return decide((uint32_t)seed, (uint32_t)index) < (uint32_t)drop_below ? 0.0f : keep_scale * x;
+}
+
 /* scores (R, N, L, L) -> shares, in place; a token sees its row, within half_window tokens on either side.
- * dropped: the shares after dropout, kept where the hash is at least drop_below, times keep_scale; null for none. */
-void softmax_forward(bf16 *scores, bf16 *dropped, const i64 *lengths, i64 rows, i64 heads, i64 length, i64 half_window,
+ * after: the shares after dropout; null for none. */
+void softmax_forward(bf16 *scores, bf16 *after, const i64 *lengths, i64 rows, i64 heads, i64 length, i64 half_window,
                      i64 seed, i64 drop_below, float keep_scale, i64 threads) {
 #pragma omp parallel for num_threads((int)threads) schedule(guided)
     for (i64 rn = 0; rn < rows * heads; rn++) {
@@ -225,7 +230,7 @@ void softmax_forward(bf16 *scores, bf16 *dropped, const i64 *lengths, i64 rows, 
             i64 first = i > half_window ? i - half_window : 0, last = i + half_window + 1 < n_keys ? i + half_window + 1 : n_keys;
             if (i >= n_keys) {
                 memset(row, 0, length * sizeof(bf16));
-                if (dropped) memset(dropped + at, 0, length * sizeof(bf16));
+                if (after) memset(after + at, 0, length * sizeof(bf16));
                 continue;
             }
             float highest = wide(row[first]), sum = 0.0f;
@@ -241,10 +246,10 @@ void softmax_forward(bf16 *scores, bf16 *dropped, const i64 *lengths, i64 rows, 
             memset(row + last, 0, (length - last) * sizeof(bf16));
 #pragma omp simd
             for (i64 j = first; j < last; j++) row[j] = narrow(powers[j] * inverse);
-            if (dropped)
+            if (after)
 #pragma omp simd
                 for (i64 j = 0; j < length; j++)
-                    dropped[at + j] = decide((uint32_t)seed, (uint32_t)(at + j)) < (uint32_t)drop_below ? 0 : narrow(keep_scale * wide(row[j]));
+                    after[at + j] = narrow(dropped(wide(row[j]), seed, at + j, drop_below, keep_scale));
         }
     }
 }
@@ -260,7 +265,7 @@ void softmax_backward(const bf16 *shares, bf16 *grads, i64 rows, i64 heads, i64 
         if (drop_below)
 #pragma omp simd
             for (i64 j = 0; j < length; j++)
-                undropped[j] = decide((uint32_t)seed, (uint32_t)(i * length + j)) < (uint32_t)drop_below ? 0.0f : keep_scale * wide(g[j]);
+                undropped[j] = dropped(wide(g[j]), seed, i * length + j, drop_below, keep_scale);
         else
 #pragma omp simd
             for (i64 j = 0; j < length; j++) undropped[j] = wide(g[j]);
@@ -285,18 +290,10 @@ void norm_forward(const bf16 *stream, const bf16 *branch, const float *weight, c
         if (branch) {
             const bf16 *y = branch + t * width;
             ask_for(y + 4 * width, width);
-            if (drop_below)
-#pragma omp simd
-                for (i64 d = 0; d < width; d++) {
-                    float kept = decide((uint32_t)seed, (uint32_t)(t * width + d)) < (uint32_t)drop_below ? 0.0f : keep_scale * wide(y[d]);
-                    row[d] = wide(x[d]) + kept;
-                }
-            else
-#pragma omp simd
-                for (i64 d = 0; d < width; d++) row[d] = wide(x[d]) + wide(y[d]);
 #pragma omp simd
             for (i64 d = 0; d < width; d++) {
-                bf16 rounded = narrow(row[d]);
+                float kept = drop_below ? dropped(wide(y[d]), seed, t * width + d, drop_below, keep_scale) : wide(y[d]);
+                bf16 rounded = narrow(wide(x[d]) + kept);
                 sum[t * width + d] = rounded;
                 row[d] = wide(rounded);
             }
@@ -346,17 +343,12 @@ void norm_backward(const bf16 *sum, const float *weight, const float *means, con
             const bf16 *passed = grad_sum + t * width;
             if (grad_sum) ask_for(passed + 4 * width, width);
 #pragma omp simd
-            for (i64 d = 0; d < width; d++) scaled[d] = (scaled[d] - total - hats[d] * along) * inverses[t];
-            if (grad_sum)
-#pragma omp simd
-                for (i64 d = 0; d < width; d++) scaled[d] += wide(passed[d]);
-#pragma omp simd
-            for (i64 d = 0; d < width; d++) grad[t * width + d] = narrow(scaled[d]);
-            if (grad_branch)
-#pragma omp simd
-                for (i64 d = 0; d < width; d++)
-                    grad_branch[t * width + d] =
-                        decide((uint32_t)seed, (uint32_t)(t * width + d)) < (uint32_t)drop_below ? 0 : narrow(keep_scale * scaled[d]);
+            for (i64 d = 0; d < width; d++) {
+                float into = (scaled[d] - total - hats[d] * along) * inverses[t];
+                if (grad_sum) into += wide(passed[d]);
+                grad[t * width + d] = narrow(into);
+                if (grad_branch) grad_branch[t * width + d] = narrow(dropped(into, seed, t * width + d, drop_below, keep_scale));
+            }
         }
 }
 
