@@ -326,6 +326,16 @@ def test_bad_input_is_one_sentence(runs: Path, tmp_path: Path, words: list[str],
     assert "\n" not in str(caught.value)
 
 
+def test_text_that_the_tokenizer_cannot_spell_is_said(
+    runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    documents = [f"Line {number} of the text says 世界 and no more than that. It ends here." for number in range(200)]
+    (tmp_path / "mixed.txt").write_text("\n\n".join(documents))
+    tokenizer = next((runs / "corpora").glob("*/tokenizer.json"))
+    here(tmp_path, "data=text", f"data.files=[{tmp_path / 'mixed.txt'}]", f"tokenizer.path={tokenizer}", "steps=1")
+    assert re.search(r"warning: \d+\.\d% of the training tokens are \[UNK\]", capsys.readouterr().out)
+
+
 @pytest.mark.parametrize("damage", ["flipped", "cut"])
 def test_a_damaged_checkpoint_is_refused_by_name(runs: Path, damage: str) -> None:
     name = f"name={damage}"

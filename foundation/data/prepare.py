@@ -111,6 +111,7 @@ def _make(
         "vocab_size": tokenizer.vocab_size,
         "id_dtype": np.dtype(tokenizer.id_dtype).name,
         "unigram_entropy_nats": _entropy_nats(train.unigrams),
+        "unknown_share": float(train.unigrams[tokenizer.specials.unk] / train.unigrams.sum()),
         **counts,
         "file_bytes": {str(path.relative_to(folder)): path.stat().st_size for path in files},
         "file_hashes": hashes,

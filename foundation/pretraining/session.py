@@ -32,6 +32,9 @@ from foundation.train.config import Precision
 from foundation.train.loop import StepReport, TrainState, compiles, train
 from foundation.train.pretrain_config import SPEED_ONLY, PretrainConfig
 
+# Of the training tokens; English has a thirtieth of it.
+_MUCH_UNKNOWN = 0.01
+
 
 def pretrain(cfg: PretrainConfig, settings: dict[str, Any]) -> None:
     """Run it, or go on with it. A user's mistake raises UserError and loses nothing.
@@ -240,6 +243,11 @@ class Session:
             f"{self.unigram_nats:.2f} nats; {n_parameters:,} parameters; steps {self.state.step} to {self.total_steps} of "
             f"{rows} rows, on {self.device.type} in {self.cfg.trainer.precision.value}, {self.passes}"
         )
+        if (unknown := self.corpus.manifest.get("unknown_share", 0.0)) > _MUCH_UNKNOWN:
+            self.logger.say(
+                f"warning: {unknown:.1%} of the training tokens are [UNK], in place of characters that the tokenizer does not "
+                "know: give it a larger tokenizer.vocab_size, or take tokenizer=bpe_8k or bpe_32k, which spell everything"
+            )
         if distributed.world_size() > 1 and max(self.cfg.model.dropout, self.cfg.model.attention_dropout) > 0:
             self.logger.say(
                 f"dropout is drawn per rank: the number of ranks ({distributed.world_size()}) is part of the result"

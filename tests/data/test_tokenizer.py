@@ -215,6 +215,26 @@ def test_a_vocabulary_that_the_text_does_not_support_is_refused_with_the_size_it
     assert trained(kind, vocab_size=size).vocab_size == size
 
 
+def ideographs(n_words, seed=0):
+    """Words of one to three of 2,000 ideographs, as frequent as one over their rank, without spaces."""
+    generator = random.Random(seed)
+    weights = [1 / (rank + 1) for rank in range(2000)]
+    drawn = generator.choices(range(2000), weights, k=2 * n_words)
+    return "。".join("".join(chr(0x4E00 + number) for number in drawn[at : at + 20]) for at in range(0, len(drawn), 20))
+
+
+@pytest.mark.parametrize("latin", [0, 200])
+def test_wordpiece_knows_the_ideographs_of_its_text(latin):
+    texts = [ideographs(20_000), *prose()[:latin]]
+    with pytest.raises(UserError, match=r"set tokenizer\.vocab_size=") as error:
+        trained(TokenizerKind.wordpiece, texts=texts, vocab_size=8192)
+    size = int(str(error.value).partition("which is ")[2].split()[0])
+    tokenizer = trained(TokenizerKind.wordpiece, texts=texts, vocab_size=size)
+    assert tokenizer.vocab_size == size > 1500
+    unknown = ids_of(tokenizer, texts[0]).count(tokenizer.specials.unk)
+    assert unknown < 5e-3 * len(texts[0])  # those that stand there once
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_vocabulary_smaller_than_the_alphabet_is_refused_with_the_size_it_needs(kind):
     with pytest.raises(UserError, match=r"vocab_size=20 is too small.*alphabet take (\d+)") as error:
