@@ -216,7 +216,10 @@ def test_plus_does_not_smuggle_a_key_past_a_recipe() -> None:
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["steps=5", "budget=1min"], r"exactly one of steps=, tokens=, budget=.*given: steps=5 and budget=1min"),
+        (
+            ["steps=5", "budget=1min"],
+            r"exactly one of steps=, tokens=, epochs=, budget=.*given: steps=5 and budget=1min",
+        ),
         ([], "given: nothing"),
         (["budget=soon"], "budget=soon is not a duration: write it like 90s, 10min or 1.5h"),
         (["steps=0"], "steps=0 must be positive"),

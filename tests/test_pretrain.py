@@ -18,6 +18,7 @@ from safetensors.torch import load_file
 
 from foundation.config import conf_folder
 from foundation.core.errors import UserError
+from foundation.core.files import read_json
 from foundation.core.logger import read_metrics
 from foundation.core.plain import to_plain
 from foundation.evaluation.subject import load_subject
@@ -281,6 +282,15 @@ def test_budget_becomes_steps_once_and_is_recorded(runs: Path) -> None:
     assert plan["total_steps"] >= 1
     assert plan["seconds_per_step"] > 0
     assert read_metrics(runs / "budget" / "metrics.jsonl")[-1]["step"] == plan["total_steps"]
+
+
+def test_epochs_become_steps(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Every token is seen twice, with [CLS] and [SEP] around rows that are short here."""
+    here(runs, "name=twice", "steps=null", "epochs=2", "batches.rows_per_step=100", "trainer.eval_every_steps=0")
+    seen = read_json(runs / "twice" / "run.json")["result"]["tokens"]
+    tokens = read_json(next((runs / "corpora").glob("*/manifest.json")))["train"]["tokens"]
+    assert 2 * tokens < seen < 2.4 * tokens
+    assert re.search(r"of 100 rows \((1\.9\d|2|2\.0\d) epochs\)", capsys.readouterr().out)
 
 
 def test_tokens_become_steps(runs: Path) -> None:

@@ -88,6 +88,8 @@ def plan_steps(
     duration = cfg.duration
     if duration.steps is not None:
         return {"total_steps": duration.steps}
+    if duration.epochs is not None:
+        return {"total_steps": max(1, round(duration.epochs * len(batches) / cfg.batches.mean_rows))}
     if duration.tokens is not None:
         special_tokens = 2 if batches.pairs.value == "none" else 3
         per_row = corpus.manifest["train"]["tokens"] / len(batches) + special_tokens

@@ -238,10 +238,11 @@ class Session:
             if batches.ramp_from is None
             else f"{batches.ramp_from} to {batches.rows_per_step}"
         )
+        epochs = self.total_steps * batches.mean_rows / len(self.batches)
         self.logger.say(
             f"{self.cfg.name}: {self.corpus.manifest['train']['tokens']:,} training tokens, unigram entropy "
             f"{self.unigram_nats:.2f} nats; {n_parameters:,} parameters; steps {self.state.step} to {self.total_steps} of "
-            f"{rows} rows, on {self.device.type} in {self.cfg.trainer.precision.value}, {self.passes}"
+            f"{rows} rows ({epochs:.3g} epochs), on {self.device.type} in {self.cfg.trainer.precision.value}, {self.passes}"
         )
         if (unknown := self.corpus.manifest.get("unknown_share", 0.0)) > _MUCH_UNKNOWN:
             self.logger.say(

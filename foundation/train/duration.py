@@ -1,4 +1,4 @@
-"""How long: steps, tokens, or a budget of time that is turned into steps once, before the run, and then forgotten."""
+"""How long: steps, tokens, epochs, or a budget of time that is turned into steps once, before the run, and then forgotten."""
 
 import re
 import time
@@ -13,19 +13,23 @@ _WARM_UP_STEPS, _TIMED_STEPS = 2, 6
 
 @dataclass(kw_only=True, slots=True)
 class Duration:
-    """Exactly one of: optimizer steps; tokens (special ones included); budget, as in 90s, 10min, 1.5h."""
+    """Exactly one of: optimizer steps; tokens (special ones included); epochs, times that the corpus is seen; budget, as in 90s,
+    10min, 1.5h.
+    """
 
     steps: int | None = None
     tokens: float | None = None
+    epochs: float | None = None
     budget: str | None = None
 
     def check(self) -> None:
         """Raise UserError unless exactly one is given, and it is positive."""
-        given = {name: getattr(self, name) for name in ("steps", "tokens", "budget") if getattr(self, name) is not None}
+        names = ("steps", "tokens", "epochs", "budget")
+        given = {name: getattr(self, name) for name in names if getattr(self, name) is not None}
         if len(given) != 1:
             said = " and ".join(f"{name}={value}" for name, value in given.items()) or "nothing"
             raise UserError(
-                f"say how long with exactly one of steps=, tokens=, budget= (set the others to null); given: {said}"
+                f"say how long with exactly one of steps=, tokens=, epochs=, budget= (set the others to null); given: {said}"
             )
         if self.budget is None and min(given.values()) <= 0:
             raise UserError(f"{next(iter(given))}={next(iter(given.values()))} must be positive")

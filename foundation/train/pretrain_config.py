@@ -27,6 +27,7 @@ class PretrainConfig:
     resume: str = "false"
     steps: int | None = None
     tokens: float | None = None
+    epochs: float | None = None
     budget: str | None = None
     ema_decay: float = 0.0
     data: DataConfig
@@ -42,7 +43,7 @@ class PretrainConfig:
     @property
     def duration(self) -> Duration:
         """How long."""
-        return Duration(steps=self.steps, tokens=self.tokens, budget=self.budget)
+        return Duration(steps=self.steps, tokens=self.tokens, epochs=self.epochs, budget=self.budget)
 
     def check(self) -> None:
         """Raise UserError with all problems that can be seen before any work is done."""
