@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import hydra
 from hydra.core.config_store import ConfigStore
@@ -18,6 +18,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
+from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -58,9 +59,8 @@ def register(schema: type, config_name: str) -> None:
 
 def _help_template(schema: type, config_name: str) -> str:
     """What --help prints, by Hydra's placeholders: of the YAMLs in conf/ those that mean something to this entry point."""
-    groups = _groups_of(schema)
-    choices = "\n".join(f"{group}={' | '.join(_choices(group.lstrip('+')))}" for group in groups)
-    chosen = f"== YAMLs of conf/, by group ==\n{choices}\n\n" if groups else ""
+    choices = "\n".join(f"{group}={' | '.join(_choices(group.lstrip('+')))}" for group in _groups_of(schema))
+    chosen = f"== YAMLs of conf/, by group ==\n{choices}\n\n" if choices else ""
     heading = f"== Settings, key=value (what each does: comments in conf/{config_name}.yaml) =="
     return f"${{hydra.help.header}}\n{chosen}{heading}\n$CONFIG\n${{hydra.help.footer}}\n"
 
@@ -85,6 +85,8 @@ def run_entry(schema: type[T], config_name: str, body: Callable[[T, dict[str, An
 
     @hydra.main(config_path=str(conf_folder()), config_name=config_name, version_base="1.3")
     def entry(cfg: DictConfig) -> None:
+        if HydraConfig.get().mode is RunMode.MULTIRUN:
+            sys.argv[1:] = HydraConfig.get().overrides.task  # of this one of the runs
         try:
             body(to_dataclass(cfg, schema), to_plain_settings(cfg))
         except UserError as error:
@@ -95,14 +97,15 @@ def run_entry(schema: type[T], config_name: str, body: Callable[[T, dict[str, An
         check_choices(sys.argv[1:], schema, config_name)
     except UserError as error:
         sys.exit(f"error: {error}")
-    sys.argv[1:] = [_open_dicts(word, schema) for word in sys.argv[1:]]
+    sys.argv[1:] = _as_hydra_takes(sys.argv[1:], schema)
     entry()
 
 
-def _open_dicts(word: str, schema: type) -> str:
-    """Of a setting whose keys are the user's own, `++`: Hydra takes a key that is not there yet for a mistake."""
-    is_free = any(re.match(rf"{re.escape(name)}[.=]", word) for name in free_dicts(schema))
-    return f"++{word}" if is_free else word
+def _as_hydra_takes(words: list[str], schema: type) -> list[str]:
+    """`++` before settings whose keys are the user's own, and `+debug` last: a recipe behind it would undo it."""
+    names = "|".join(map(re.escape, free_dicts(schema)))
+    opened = [f"++{word}" if names and re.match(rf"({names})[.=]", word) else word for word in words]
+    return sorted(opened, key=lambda word: word.startswith("+debug="))
 
 
 def recompose(
@@ -120,8 +123,8 @@ def recompose(
     check_command_line(more, schema)
     for group, name in choices.items():
         _refuse_unknown_choice(group, name)
-    parser = OverridesParser.create()
-    rooms = {word: str(parser.parse_override(word).key_or_group) for word in HydraConfig.get().overrides.task}
+    given = OverridesParser.create().parse_overrides(list(HydraConfig.get().overrides.task))
+    rooms = {str(word.input_line): str(word.key_or_group) for word in given}
     words = [word for word, room in rooms.items() if room.split(".")[0] not in choices]
     words += [*(f"{group}={name}" for group, name in choices.items()), *more]
     check_choices(words, schema, config_name)
@@ -131,9 +134,7 @@ def recompose(
 
 def to_plain_settings(cfg: DictConfig) -> dict[str, Any]:
     """Resolved settings as dicts, lists, numbers and strings."""
-    plain = OmegaConf.to_container(cfg, resolve=True, enum_to_str=True)
-    assert isinstance(plain, dict)
-    return {str(key): value for key, value in plain.items()}
+    return cast(dict[str, Any], OmegaConf.to_container(cfg, resolve=True, enum_to_str=True))
 
 
 def to_dataclass(cfg: DictConfig, schema: type[T]) -> T:
@@ -185,13 +186,12 @@ def check_command_line(words: Iterable[str], schema: type) -> None:
     groups = {path.name for path in conf_folder().iterdir() if path.is_dir()}
     ours_only = not _has_own_folder(words)
     for override in overrides:
-        key = str(override.key_or_group)
+        word, key = override.input_line, str(override.key_or_group)
         group = key.split("@")[0].split("/")[0]
         if "." not in key and group in groups - {name.lstrip("+") for name in _groups_of(schema)}:
             ours = ", ".join(_groups_of(schema)) or "no YAML"
-            raise UserError(f"{override.input_line} is of another command: this one takes {ours}")
+            raise UserError(f"{word} is of another command: this one takes {ours}")
         if key in ("exp", "debug") and not override.is_add():
-            word = override.input_line
             raise UserError(f"{word} is not in every command: add it by a plus sign, +{word}")
         if group in groups and "." not in key:
             if ours_only and key in groups and isinstance(choice := override.value(), str):

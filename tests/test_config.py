@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from hydra import compose, initialize_config_dir
 
-from foundation.config import check_choices, check_command_line, conf_folder, register, to_dataclass
+from foundation.config import _as_hydra_takes, check_choices, check_command_line, conf_folder, register, to_dataclass
 from foundation.core.errors import UserError
 from foundation.evaluation.config import EvaluateConfig
 from foundation.task.study_config import FinetuneConfig
@@ -57,10 +57,11 @@ def test_every_choice_composes(group: str, choice: str) -> None:
     ("word", "nearest"),
     [
         ("model.widht=3", "model.width"),
-        ("+model.foo=3", "model."),
         ("+batches.rows=3", "batches.rows_per_step"),
-        ("leraning_rate=3", ""),
-        ("optim.learning_rate=1", "optim."),
+        ("learning_rate=1", "optim.lr"),
+        ("optim.learning_rate=1", "optim.lr"),
+        ("per_device_train_batch_size=8", "batches.rows_per_step"),
+        ("model.num_hidden_layers=2", "model.layers"),
         ("+optim.muon_lrr=1", "optim.muon_lr"),
         ("seqlen=1", "batches.seq_len"),
     ],
@@ -68,6 +69,11 @@ def test_every_choice_composes(group: str, choice: str) -> None:
 def test_unknown_key_is_answered_with_the_nearest(word: str, nearest: str) -> None:
     with pytest.raises(UserError, match=f"unknown setting .*; the nearest known one is {nearest}"):
         check_command_line([word], PretrainConfig)
+
+
+def test_a_key_that_is_like_none_of_its_room_is_answered_with_what_is_there() -> None:
+    with pytest.raises(UserError, match=r"unknown setting optim\.foo; optim has clip_norm, lr, beta1"):
+        check_command_line(["optim.foo=1"], PretrainConfig)
 
 
 @pytest.mark.parametrize("word", ["+nothing=1", "quux=2", "data.hub.name=a/b"])
@@ -262,3 +268,10 @@ def test_help_helps() -> None:
     assert done.returncode == 0
     assert "python -m foundation.pretrain +exp=small" in done.stdout
     assert "rows_per_step" in done.stdout
+
+
+def test_a_modifier_has_the_last_word_wherever_it_stands() -> None:
+    """Of two YAMLs the later counts, and a recipe behind a modifier would make a full run of it."""
+    words = _as_hydra_takes(["+debug=one_step", "+exp=small", "seed=3"], PretrainConfig)
+    cfg = composed(*words)
+    assert (cfg.name, cfg.steps, cfg.seed) == ("debug_one_step", 1, 3)

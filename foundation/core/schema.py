@@ -8,7 +8,24 @@ from types import NoneType
 from typing import Any, get_args, get_origin, get_type_hints
 
 # Of difflib's ratio, from 0 to 1: names less alike than this are no misspelling of one another.
-_LIKE = 0.55
+_LIKE = 0.6
+# What transformers calls them, for whom has its names in mind.
+_OUR_NAMES = {
+    "learning_rate": "lr",
+    "hidden_size": "width",
+    "num_hidden_layers": "layers",
+    "num_attention_heads": "heads",
+    "intermediate_size": "ffn_width",
+    "batch_size": "rows",
+    "per_device_train_batch_size": "rows",
+    "max_steps": "steps",
+    "num_train_epochs": "epochs",
+    "max_seq_length": "seq_len",
+    "mlm_probability": "rate",
+    "warmup_ratio": "warmup_share",
+    "max_grad_norm": "clip_norm",
+    "output_dir": "runs_dir",
+}
 
 
 def settings_of(schema: type, prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -30,18 +47,25 @@ def free_dicts(schema: type) -> set[str]:
 def unknown_setting(key: str, schema: type) -> str:
     """The sentence for a key that nobody knows. Its last part counts, and whether its room is right."""
 
-    def likeness(name: str) -> float:
-        if key.startswith(f"{name}."):
-            return 2.0
-        (room, _, leaf), (other_room, _, other_leaf) = key.rpartition("."), name.rpartition(".")
-        same_room = 0.5 if room and room == other_room else 0.0
-        return same_room + difflib.SequenceMatcher(None, leaf, other_leaf).ratio()
-
+    room, _, leaf = key.rpartition(".")
+    leaf = _OUR_NAMES.get(leaf, leaf)
     names = [name for name, _ in settings_of(schema)]
     leaves = [name for name in names if not any(other.startswith(f"{name}.") for other in names)]
+
+    def likeness(name: str) -> tuple[float, float]:
+        other_room, _, other_leaf = name.rpartition(".")
+        if key.startswith(f"{name}."):
+            return 2.0, 2.0
+        is_part = leaf in other_leaf.split("_")
+        alike = 1.0 if is_part else difflib.SequenceMatcher(None, leaf, other_leaf).ratio()
+        return alike + (0.5 if room and room == other_room else 0.0), alike
+
     nearest = max(leaves, key=likeness)
-    advice = f"the nearest known one is {nearest}" if likeness(nearest) > _LIKE else "--help lists those that there are"
-    return f"unknown setting {key}; {advice}"
+    if likeness(nearest)[1] > _LIKE:
+        return f"unknown setting {key}; the nearest known one is {nearest}"
+    if beside := [name.rpartition(".")[2] for name in names if name.rpartition(".")[0] == room != ""]:
+        return f"unknown setting {key}; {room} has {', '.join(dict.fromkeys(beside))}"
+    return f"unknown setting {key}; --help lists those that there are"
 
 
 def wrong_value(key: str, given: str, hint: Any) -> str:
@@ -53,6 +77,10 @@ def wrong_value(key: str, given: str, hint: Any) -> str:
 
 def _in_words(key: str, given: str, kind: Any) -> str:
     if get_origin(kind) is list:
+        (entry,) = get_args(kind)
+        if dataclasses.is_dataclass(entry):
+            names = [field.name for field in dataclasses.fields(entry)]
+            return f"a list of entries with {', '.join(names)}, written as in  '{key}=[{{{names[0]}: VALUE}}]'"
         return f"a list, written as in  '{key}=[{given.strip('[]{}')}]'"
     if get_origin(kind) is dict:
         return f"names with values, written as in  '{key}={{name: value}}'"
