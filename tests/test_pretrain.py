@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -22,6 +23,7 @@ from foundation.core.files import read_json
 from foundation.core.logger import read_metrics
 from foundation.core.plain import to_plain
 from foundation.evaluation.subject import load_subject
+from foundation.exchange.lineage import trace
 from foundation.pretraining import pretrain
 from foundation.train.config import Precision
 from foundation.train.foundation import load_foundation
@@ -274,6 +276,33 @@ def test_resuming_under_a_changed_result_setting_is_refused_with_the_difference(
         here(runs, "name=changed", "steps=3", "resume=true", "batches.rows_per_step=8")
     here(runs, "name=changed", "steps=3", "resume=true", "trainer.micro_batch_rows=4")
     assert (runs / "changed" / "final" / "card.md").is_file()
+
+
+def test_a_run_begins_with_a_foundation_its_shape_and_its_tokenizer(
+    runs: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Another shape, tokenizer and question are asked for: shape and tokenizer are the foundation's, heads where it has them."""
+    words = ("model=bert_tiny", "tokenizer.vocab_size=700", "objective.detection.weight=1", "batches.seq_len=48")
+    here(runs, "name=on", "init=smoke", *words, "steps=1", "optim.lr=1e-9", "trainer.eval_every_steps=0")
+    parent, child = (load_foundation(runs / name / "final") for name in ("smoke", "on"))
+    assert child.model == replace(parent.model, dropout=0.1, attention_dropout=0.1)  # as asked
+    assert child.tokenizer.fingerprint == parent.tokenizer.fingerprint
+    assert child.info["init"] == parent.fingerprint != child.fingerprint
+    for name, tensor in parent.tensors.items():
+        torch.testing.assert_close(child.tensors[name], tensor, rtol=0, atol=1e-6)
+    said = capsys.readouterr().out
+    assert f"it began with smoke ({parent.fingerprint}): 2 layers of 32, 600 entries" in said
+    assert "heads drawn anew: detection" in said
+    assert f"| began with | `{parent.fingerprint}` (smoke) |" in (runs / "on" / "final" / "card.md").read_text()
+    (node,) = [node for node in trace(runs / "on" / "final").nodes.values() if node.name == "smoke"]
+    assert (node.fingerprint, child.fingerprint) in trace(runs / "on" / "final").arrows
+
+
+def test_a_run_begins_with_a_foundation_that_is_there(runs: Path) -> None:
+    with pytest.raises(
+        UserError, match=r"there is no foundation nowhere: .* or name another with  init=NAME or FOLDER"
+    ):
+        here(runs, "name=off", "init=nowhere")
 
 
 def test_budget_becomes_steps_once_and_is_recorded(runs: Path) -> None:

@@ -90,6 +90,9 @@ def _add_foundation(lineage: Lineage, final: Path, info: dict[str, Any]) -> None
     if tokenizer := info.get("tokenizer"):
         lineage.add(Node("tokenizer", "", tokenizer), *above)
         above.append(tokenizer)
+    if began_with := info.get("init"):
+        lineage.add(Node("foundation", info["init_name"], began_with))
+        above.append(began_with)
     lineage.add(Node("foundation", str(info.get("name", "")), info["fingerprint"]), *above)
 
 

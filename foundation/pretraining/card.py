@@ -19,6 +19,7 @@ A Transformer encoder pretrained from scratch by Foundation.
 | foundation (hash of the encoder's weights) | `{{fingerprint}}` |
 | corpus | `{info["corpus"]}`: {train["documents"]:,} documents, {train["words"]:,} words, {train["tokens"]:,} tokens |
 | tokenizer | `{info["tokenizer"]}`, {corpus["vocab_size"]:,} entries |
+| began with | {f"`{info['init']}` ({info['init_name']})" if "init" in info else "fresh weights"} |
 | steps, tokens seen | {info["steps"]:,}, {info["tokens"]:,} |
 | seconds of training | {info["training_seconds"]:.0f} |
 | operations (counted from the shape) | {info["flops"]:.3g} |

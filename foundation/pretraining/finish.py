@@ -1,5 +1,6 @@
 """What a finished pretraining leaves: the foundation, its card, the curves, and the word of where they are."""
 
+import shlex
 from typing import TYPE_CHECKING, Any
 
 from foundation.core.distributed import is_main
@@ -29,17 +30,21 @@ def finish(session: "Session") -> None:
         session.wandb.log_model(final / "tokenizer.json", f"tokenizer-{tokenizer.fingerprint}", "tokenizer", {})
         session.wandb.summary({**run.record["result"], **session.last_eval})
     session.note_costs()
+    elsewhere = "" if cfg.runs_dir == "runs" else f" runs_dir={shlex.quote(cfg.runs_dir)}"
     session.logger.say(
         f"{cfg.name}: {info['tokens']:,} tokens in {info['training_seconds']:.0f} s of training\n"
         f"  foundation  {final}\n"
         f"  curves      {run.path / 'plots'}\n"
-        f"  next        python -m foundation.finetune task=rotten_tomatoes foundation={cfg.name}"
+        f"  next        python -m foundation.finetune task=rotten_tomatoes foundation={cfg.name}{elsewhere}"
     )
 
 
 def _info(session: "Session") -> dict[str, Any]:
     cfg = session.cfg
+    beginning = session.beginning
+    parent = {} if beginning is None else {"init": beginning.fingerprint, "init_name": beginning.info.get("name", "")}
     return {
+        **parent,
         "name": cfg.name,
         "foundation_id": session.foundation_id,
         "corpus": session.corpus.fingerprint,

@@ -18,6 +18,7 @@ from foundation.core.run import Run, open_run, peak_memory_bytes, run_exists
 from foundation.core.wandb_log import start_wandb
 from foundation.model import native
 from foundation.model.flops import flops_per_token
+from foundation.pretraining.beginning import begun_with, load_beginning
 from foundation.pretraining.build import (
     make_batches,
     make_corpus,
@@ -29,6 +30,7 @@ from foundation.pretraining.build import (
 from foundation.pretraining.profile import Profile
 from foundation.train.checkpoint import Checkpoints, load_into
 from foundation.train.config import Precision
+from foundation.train.foundation import Foundation
 from foundation.train.loop import StepReport, TrainState, compiles, train
 from foundation.train.pretrain_config import SPEED_ONLY, PretrainConfig
 
@@ -47,6 +49,7 @@ def pretrain(cfg: PretrainConfig, settings: dict[str, Any]) -> None:
     distributed.setup(device.type)
     if cfg.trainer.threads:
         torch.set_num_threads(cfg.trainer.threads)
+    cfg, settings, beginning = begun_with(cfg, settings)
     path = Path(cfg.runs_dir) / cfg.name
     resume = cfg.resume.lower() == "true" or (cfg.resume.lower() == "auto" and run_exists(path))
     if resume and (path / "final" / "config.json").is_file():
@@ -55,7 +58,7 @@ def pretrain(cfg: PretrainConfig, settings: dict[str, Any]) -> None:
     command = ["python", "-m", "foundation.pretrain", *sys.argv[1:]]
     try:
         with open_run(path, settings, resume=resume, speed_only=SPEED_ONLY, command=command) as run:
-            Session(cfg, settings, run, device).run_to_end()
+            Session(cfg, settings, run, device, beginning).run_to_end()
     finally:
         distributed.shutdown()
 
@@ -63,8 +66,15 @@ def pretrain(cfg: PretrainConfig, settings: dict[str, Any]) -> None:
 class Session:
     """The run's parts, and what is done after every step."""
 
-    def __init__(self, cfg: PretrainConfig, settings: dict[str, Any], run: Run, device: torch.device) -> None:
-        self.cfg, self.settings, self.run, self.device = cfg, settings, run, device
+    def __init__(
+        self,
+        cfg: PretrainConfig,
+        settings: dict[str, Any],
+        run: Run,
+        device: torch.device,
+        beginning: Foundation | None,
+    ) -> None:
+        self.cfg, self.settings, self.run, self.device, self.beginning = cfg, settings, run, device, beginning
         self.started = time.perf_counter()
         self.corpus = make_corpus(cfg)
         self.unigram_nats = float(self.corpus.manifest["unigram_entropy_nats"])
@@ -72,7 +82,8 @@ class Session:
         result_settings = {key: value for key, value in settings.items() if key not in SPEED_ONLY}
         self.passes = native.passes(device, bf16=cfg.trainer.precision is Precision.bf16)
         run.note(passes=to_plain(self.passes))
-        self.foundation_id = fingerprint([result_settings, self.corpus.fingerprint])
+        parents = [] if beginning is None else [beginning.fingerprint]
+        self.foundation_id = fingerprint([result_settings, self.corpus.fingerprint, *parents])
         self.batches = make_batches(cfg, self.corpus)
         if "plan" not in run.record:
             spent_seconds = time.perf_counter() - self.started
@@ -80,6 +91,7 @@ class Session:
         self.total_steps = int(run.record["plan"]["total_steps"])
         self.batches.ramp_over(self.total_steps)
         self.objective = make_objective(cfg, self.corpus)
+        self.fresh_heads = [] if beginning is None else load_beginning(self.objective, beginning)
         self.state = make_state(cfg, self.objective, device, self.total_steps)
         self.held_out = make_held_out(cfg, self.objective, self.corpus)
         self.checkpoints = Checkpoints(run.path / "checkpoints", cfg.trainer.keep)
@@ -244,6 +256,13 @@ class Session:
             f"{self.unigram_nats:.2f} nats; {n_parameters:,} parameters; steps {self.state.step} to {self.total_steps} of "
             f"{rows} rows ({epochs:.3g} epochs), on {self.device.type} in {self.cfg.trainer.precision.value}, {self.passes}"
         )
+        if self.beginning is not None:
+            shape, name = self.beginning.model, self.beginning.info.get("name", self.cfg.init)
+            drawn = f"; heads drawn anew: {', '.join(self.fresh_heads)}" if self.fresh_heads else ""
+            self.logger.say(
+                f"it began with {name} ({self.beginning.fingerprint}): {shape.layers} layers of {shape.width}, "
+                f"{shape.vocab_size:,} entries, whatever else model and tokenizer say{drawn}"
+            )
         if (unknown := self.corpus.manifest.get("unknown_share", 0.0)) > _MUCH_UNKNOWN:
             self.logger.say(
                 f"warning: {unknown:.1%} of the training tokens are [UNK], in place of characters that the tokenizer does not "

@@ -18,6 +18,7 @@ SPEED_ONLY = frozenset({"trainer", "logger", "resume", "runs_dir"})
 class PretrainConfig:
     """Everything about a pretraining run. resume: false; true; auto (go on with the run if there is one, else start it).
 
+    init: a foundation, by NAME or FOLDER, whose weights, shape and tokenizer it begins with; None: fresh weights.
     ema_decay: of a moving average of the weights, a step (train/averaging.py); it is what is examined and kept. 0: none.
     """
 
@@ -25,6 +26,7 @@ class PretrainConfig:
     seed: int = 0
     runs_dir: str = "runs"
     resume: str = "false"
+    init: str | None = None
     steps: int | None = None
     tokens: float | None = None
     epochs: float | None = None
