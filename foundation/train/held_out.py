@@ -5,8 +5,9 @@ from collections.abc import Iterator
 import torch
 
 from foundation.core.distributed import rank, sum_over_ranks, world_size
+from foundation.core.errors import UserError
 from foundation.core.randomness import RowRng
-from foundation.data.batches import Batch, PretrainingBatches
+from foundation.data.batches import Batch, Pairs, PretrainingBatches
 from foundation.data.config import BatchesConfig
 from foundation.data.corpus import TokenTable
 from foundation.objective.base import Example
@@ -26,6 +27,11 @@ class HeldOut:
     def __init__(self, objective: PretrainingObjective, table: TokenTable, *, seq_len: int, rows: int) -> None:
         specials = objective.masking.specials
         pairs = pairs_for(objective.cfg.sentence_task)
+        if pairs is Pairs.next and (n_documents := len(table.documents) - 1) < 2:
+            raise UserError(
+                f"the examination's broken pairs take a text from another document, and {n_documents} is held out: raise "
+                "data.held_out, the share of the documents, or give more of them"
+            )
         cfg = BatchesConfig(rows_per_step=1, seq_len=seq_len, short_share=0.0)
         self.batches = PretrainingBatches(table, specials, cfg, pairs=pairs, seed=EVAL_SEED)
         rows = min(rows, len(self.batches))

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+from foundation.core.errors import UserError
 from foundation.core.randomness import RowRng
 from foundation.data.batches import Batch, PretrainingBatches
 from foundation.data.config import BatchesConfig
@@ -214,3 +215,9 @@ def test_two_processes_equal_one(tmp_path: Path) -> None:
     assert one["losses"] == pytest.approx(two["losses"], rel=1e-6)
     for name, tensor in one["weights"].items():
         torch.testing.assert_close(two["weights"][name], tensor, rtol=1e-9, atol=1e-10, msg=name)
+
+
+def test_a_held_out_part_without_another_document_names_the_setting() -> None:
+    with pytest.raises(UserError, match=r"from another document, and 1 is held out: raise data\.held_out"):
+        HeldOut(objective_of(SentenceTask.nsp), table(n_documents=1), seq_len=40, rows=8)
+    HeldOut(objective_of(SentenceTask.none), table(n_documents=1), seq_len=40, rows=8)
