@@ -20,7 +20,7 @@ from foundation.core.plain import to_plain
 from foundation.science.config import HomogenizeConfig
 from foundation.science.items import length_bin, read_groups
 from foundation.science.layers import INDEX_FILE, cka_table
-from foundation.science.report import Report, homogenize, make_report
+from foundation.science.report import Report, homogenize, make_report, write_report
 from foundation.science.tables import Table, show
 from foundation.task.load import load_task
 from tests.science import planted
@@ -132,6 +132,27 @@ def test_the_texts_that_every_model_gets_wrong_are_shown(made: tuple[Path, Repor
     embedded = re.search(r'id="data-items">(.*?)</script>', (folder / "report/report.html").read_text(), re.S)
     assert embedded is not None
     assert json.loads(embedded.group(1)) == report.items
+
+
+def test_a_report_removes_its_own_files_and_no_others(tmp_path: Path) -> None:
+    def report(table: str) -> Report:
+        return Report([Table(table, "t", "n", ["a"], [[1]])], [], [], [], {}, [], [], "f")
+
+    folder = tmp_path / "report"
+    write_report(folder, report("first"), {})
+    (folder / "tables/mine.csv").write_text("kept")
+    write_report(folder, report("second"), {})
+    assert sorted(path.name for path in (folder / "tables").iterdir()) == ["mine.csv", "second.csv"]
+    assert json.loads((folder / "report.json").read_text())["files"] == ["report.html", "tables/second.csv"]
+
+
+def test_a_folder_of_another_kind_is_refused_before_the_work(tmp_path: Path) -> None:
+    (tmp_path / "report/tables").mkdir(parents=True)
+    (tmp_path / "report/tables/thesis.csv").write_text("years of work")
+    cfg = settings(tmp_path)
+    with pytest.raises(UserError, match=r"report holds tables and no report.json that names them .* output=FOLDER"):
+        homogenize(cfg, {})
+    assert (tmp_path / "report/tables/thesis.csv").read_text() == "years of work"
 
 
 def test_a_text_cannot_break_out_of_the_page(tmp_path: Path) -> None:
