@@ -192,6 +192,15 @@ def test_one_foundation_says_what_is_missing(tmp_path: Path) -> None:
         assert words in notes
 
 
+def test_an_unbalanced_grid_is_named(tmp_path: Path) -> None:
+    failed = planted.failures(np.random.default_rng(0), (3, 2, 40))
+    lay_arm(tmp_path / "runs", "whole", failed[0])
+    lay_arm(tmp_path / "runs", "too", failed[1])
+    lay_arm(tmp_path / "runs", "short", failed[2][:1])
+    notes = make_report(settings(tmp_path)).notes
+    assert "toy, full: the grid is unbalanced: short has no seed 1" in notes
+
+
 def test_groups_of_the_user_are_taken(tmp_path: Path) -> None:
     lay_study(tmp_path / "runs", n=(3, 2, 40), variants=("full",))
     lines = [f"{task},dev-{n},{'north' if n % 4 < 2 else 'south'}" for task in ("first", "second") for n in range(40)]

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from foundation.core.randomness import rng
-from foundation.science.inference import Sample, is_crossed
+from foundation.science.inference import Sample
 
 Ints: TypeAlias = NDArray[np.int64]
 
@@ -48,9 +48,14 @@ class Design:
         return int(np.bincount(self.foundation_M).max())
 
     @cached_property
-    def is_crossed(self) -> bool:
-        """Whether every foundation has the same seeds: then control tuples never repeat a seed, as shared ones cannot."""
-        return is_crossed(self.foundation_M, self.seed_M)
+    def keeps_seeds_apart(self) -> bool:
+        """Whether control tuples never repeat a seed, as shared ones cannot: where a foundation has two, and pairs are left.
+
+        Models of one seed share the order of their data; counted as control they would hide what a foundation adds.
+        """
+        first, second = np.triu_indices(self.n_models, 1)
+        differ = (self.foundation_M[first] != self.foundation_M[second]) & (self.seed_M[first] != self.seed_M[second])
+        return self.n_seeds > 1 and bool(differ.any())
 
     def sample(self, n_items: int) -> Sample:
         """What a figure of this design stands on."""
@@ -62,7 +67,7 @@ class Design:
         return _table([chosen for group in groups for chosen in combinations(group.tolist(), size)], size)
 
     def control(self, size: int) -> Ints:
-        """(T, k): sets of models of different foundations, and of different seeds where seeds are crossed.
+        """(T, k): sets of models of different foundations, and of different seeds where seeds are kept apart.
 
         All pairs; of larger ones at most MOST_TUPLES, drawn at random.
         """
@@ -88,8 +93,8 @@ class Design:
         return _table(sorted(found)[:: max(1, len(found) // MOST_TUPLES)][:MOST_TUPLES], size)
 
     def _is_control(self, tuples_Tk: Ints) -> NDArray[np.bool_]:
-        """(T,): foundations all different; seeds too where they are crossed."""
-        kinds = [self.foundation_M[tuples_Tk]] + ([self.seed_M[tuples_Tk]] if self.is_crossed else [])
+        """(T,): foundations all different; seeds too where they are kept apart."""
+        kinds = [self.foundation_M[tuples_Tk]] + ([self.seed_M[tuples_Tk]] if self.keeps_seeds_apart else [])
         ok = np.ones(len(tuples_Tk), dtype=bool)
         for kind in kinds:
             ok &= (np.diff(np.sort(kind, axis=1), axis=1) > 0).all(axis=1)

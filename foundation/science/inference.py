@@ -233,8 +233,8 @@ def permutation_p(
 ) -> float:
     """Chance of a statistic at least as large if foundations were labels without meaning; exact but for sampling.
 
-    Where every foundation has the same seeds, labels move only among models of one seed: those share the order of their
-    data, so only they are exchangeable. Else labels move among all models.
+    Labels move only among models of one seed, since those share the order of their data, and among models whose seed is
+    theirs alone. A seed that a foundation lacks changes nothing for the others.
 
     Raises:
         UserError: fewer than three foundations.
@@ -242,24 +242,24 @@ def permutation_p(
     n_foundations = len(np.unique(foundation_M))
     if n_foundations < FEWEST_FOUNDATIONS:
         raise UserError(f"a permutation test of foundations needs {FEWEST_FOUNDATIONS}, and there are {n_foundations}")
-    groups = [np.flatnonzero(seed_M == s) for s in np.unique(seed_M)] if is_crossed(foundation_M, seed_M) else None
+    groups = exchangeable(seed_M)
     draws = rng(seed, "permutation")
     observed = statistic(foundation_M)
     as_large = 0
     for _ in range(n_permutations):
         labels = foundation_M.copy()
-        for group in groups or [np.arange(len(labels))]:
+        for group in groups:
             labels[group] = draws.permutation(labels[group])
         # Sums in another order differ in the last digits, which must not decide about a tie.
         as_large += statistic(labels) >= observed - 1e-12 * max(1.0, abs(observed))
     return (1 + as_large) / (1 + n_permutations)
 
 
-def is_crossed(foundation_M: Ints, seed_M: Ints) -> bool:
-    """Whether every foundation has one model of every seed, and there are two seeds or more."""
-    cells = set(zip(foundation_M.tolist(), seed_M.tolist(), strict=True))
-    n_seeds = len(np.unique(seed_M))
-    return n_seeds > 1 and len(cells) == len(seed_M) == len(np.unique(foundation_M)) * n_seeds
+def exchangeable(seed_M: Ints) -> list[Ints]:
+    """Models among which labels of foundations may move: those of one seed; and all whose seed no other model has."""
+    _, code_M, n_models = np.unique(seed_M, return_inverse=True, return_counts=True)
+    alone = np.flatnonzero(n_models[code_M] == 1)
+    return [*(np.flatnonzero(code_M == code) for code in np.flatnonzero(n_models > 1)), alone]
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

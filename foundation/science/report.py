@@ -22,6 +22,7 @@ from foundation.science.figures import pictures
 from foundation.science.findings import sentences
 from foundation.science.items import Items, items_of, read_groups
 from foundation.science.layers import cka_table
+from foundation.science.notes import unbalanced
 from foundation.science.records import Store
 from foundation.science.store import find_files, gather
 from foundation.science.tables import Table
@@ -83,7 +84,7 @@ def make_report(cfg: HomogenizeConfig) -> Report:
         sentences=sentences(found),
         items=explored(store.tasks, items),
         models=adapted_models(store.tasks),
-        notes=[*notes, *_missing(store, found)],
+        notes=[*notes, *unbalanced(each.condition for each in found), *_missing(store, found)],
         lineage=[f"{m.arm}/{m.task}/seed-{m.seed}" for task in store.tasks.values() for m in task.models],
         fingerprint=fingerprint(sorted(hash_file(path) for path in find_files(cfg.runs))),
     )

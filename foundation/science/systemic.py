@@ -76,7 +76,7 @@ class Nulls:
         return self._fits[fold]
 
     def _panels(self, fold: int) -> list[Ints]:
-        """Model numbers: at most one a foundation, of one seed where seeds are crossed."""
+        """Model numbers: at most one a foundation, of one seed where all have the same."""
         design = self.answers.design
         others = np.flatnonzero(self.fold_P != fold)[:_PANEL_MODELS]
         by_foundation = [np.flatnonzero(design.foundation_M == p) for p in others]

@@ -6,8 +6,19 @@ from scipy import stats
 from scipy.special import expit
 
 from foundation.core.errors import UserError
+from foundation.science.answers import Answers
 from foundation.science.contrast import contrasts, pair_tables
-from foundation.science.inference import Sample, arm_table, estimate, holm, multibootstrap, permutation_p, tuple_weights
+from foundation.science.design import Design
+from foundation.science.inference import (
+    Sample,
+    arm_table,
+    estimate,
+    exchangeable,
+    holm,
+    multibootstrap,
+    permutation_p,
+    tuple_weights,
+)
 from foundation.science.rasch import fit_difficulty, match_ability
 from foundation.science.systemic import Nulls, profile, systemic_failures
 from foundation.science.variance import inheritance
@@ -79,6 +90,35 @@ def test_a_defect_is_found_and_permuted_labels_find_none() -> None:
     again = contrasts(planted.answers(shuffled))[0]
     assert again.permutation_p is not None
     assert again.permutation_p > 0.05
+
+
+def test_a_missing_cell_leaves_pairs_of_one_seed_out_of_the_control_arm() -> None:
+    """No foundation has a defect, every seed's order of data does: pairs of one seed in the control arm would show minus it."""
+    effects = []
+    for seed in range(20):
+        draws = np.random.default_rng(seed)
+        logits = draws.normal(-1.2, 1.2, 800) + np.tile(draws.normal(0, 1.2, (3, 800)), (4, 1))
+        failed = draws.random((12, 800)) < expit(logits)
+        design = Design(np.repeat(np.arange(4), 3)[:-1], np.tile(np.arange(3), 4)[:-1])
+        first = contrasts(Answers(np.zeros(800), failed[:-1].astype(float), 2, design))[0]
+        assert first.effect is not None
+        effects.append(first.effect.value)
+    assert abs(np.mean(effects)) < 4 * np.std(effects, ddof=1) / 20**0.5
+    assert design.control(2).tolist() == [
+        [a, b] for a in range(11) for b in range(a + 1, 11) if a // 3 != b // 3 and a % 3 != b % 3
+    ]
+
+
+def test_labels_move_within_seeds_though_a_cell_is_missing() -> None:
+    """Which seeds a foundation has is largest as it is, and no permutation may change it."""
+    foundation_M, seed_M = np.repeat(np.arange(4), 3)[:-1], np.tile(np.arange(3), 4)[:-1]
+
+    def seeds_of_one(labels: np.ndarray) -> float:
+        return sum(len(set(seed_M[labels == p])) for p in range(4))
+
+    assert permutation_p(seeds_of_one, foundation_M, seed_M) == 1
+    # Seeds that one model has each, as in a study that never used one twice, leave all labels free.
+    assert [group.tolist() for group in exchangeable(np.array([5, 7, 5, 9]))] == [[0, 2], [1, 3]]
 
 
 def test_identical_models_are_one_and_their_gap_is_zero() -> None:

@@ -149,4 +149,4 @@ def test_disjoint_data_is_a_condition_made_of_one_model_a_shard(tmp_path: Path) 
         ("one", "2/3", 1),
         ("one", "3/3", 2),
     ]
-    assert found["full, data disjoint"].answers.design.is_crossed
+    assert found["full, data disjoint"].answers.design.keeps_seeds_apart
