@@ -1,6 +1,7 @@
 """What one foundation does to several tasks at once: scores that move together, groups that lose everywhere."""
 
 from itertools import permutations, product
+from math import perm
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -174,14 +175,26 @@ def _group_counts(condition: Condition, groups: list[str], common: list[str]) ->
 
 
 def _assignments(n_foundations: int, n_tasks: int) -> tuple[list[tuple[int, ...]], list[tuple[int, ...]]]:
-    """Which foundation is behind which task: one behind all; or all different where there are enough, else not all one."""
+    """Which foundation is behind which task: one behind all; or all different where there are enough, else not all one.
+
+    Of the second kind all, or _MOST_ASSIGNMENTS drawn at random.
+    """
     shared = [(p,) * n_tasks for p in range(n_foundations)]
-    if n_foundations >= n_tasks:
-        control = list(permutations(range(n_foundations), n_tasks))
-    else:
-        control = [c for c in product(range(n_foundations), repeat=n_tasks) if len(set(c)) > 1]
-    chosen = rng(0, "assignments").permutation(len(control))[:_MOST_ASSIGNMENTS]
-    return shared, [control[number] for number in sorted(chosen)]
+    are_enough = n_foundations >= n_tasks
+    n_control = perm(n_foundations, n_tasks) if are_enough else n_foundations**n_tasks - n_foundations
+    if n_control <= _MOST_ASSIGNMENTS:
+        listed = (
+            permutations(range(n_foundations), n_tasks) if are_enough else product(range(n_foundations), repeat=n_tasks)
+        )
+        return shared, [chosen for chosen in listed if len(set(chosen)) > 1]
+    draws, control = rng(0, "assignments"), set[tuple[int, ...]]()
+    while len(control) < _MOST_ASSIGNMENTS:
+        drawn = (
+            draws.permutation(n_foundations)[:n_tasks] if are_enough else draws.integers(n_foundations, size=n_tasks)
+        )
+        if np.ptp(drawn) > 0:
+            control.add(tuple(drawn.tolist()))
+    return shared, sorted(control)
 
 
 def _mean_outcome(

@@ -6,6 +6,7 @@ import numpy as np
 
 from foundation.core.files import read_json
 from foundation.science.conditions import Condition
+from foundation.science.design import MOST_TUPLES, at_most
 from foundation.science.failures import tuple_failures
 from foundation.science.items import Items
 from foundation.science.tables import Table, plain, spread, with_ends
@@ -87,7 +88,7 @@ def groups_table(found: list[Analysed], items: dict[str, Items], size: int) -> T
         if not answers.n_labels or not each.systemic:
             continue
         k = max((one.size for one in each.systemic if one.size <= size), default=each.systemic[0].size)
-        sides = [answers.design.shared(k), answers.design.control(k)[:2000]]
+        sides = [at_most(MOST_TUPLES, side) for side in (answers.design.shared(k), answers.design.control(k))]
         together = [tuple_failures(answers.failed_MN, side).mean(axis=0) if len(side) else None for side in sides]
         rates = [answers.failed_MN.mean(axis=0), *together]
         for grouping, groups in items[condition.task.name].groups.items():

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from foundation.core.errors import UserError
 from foundation.science.answers import Answers
+from foundation.science.design import at_most
 from foundation.science.failures import failure_profile, poisson_binomial, tuple_failures
 from foundation.science.inference import Estimate, block_sums, estimate, left_out, tuple_weights
 from foundation.science.rasch import Difficulty, fit_difficulty
@@ -78,7 +79,7 @@ class Nulls:
     def _panels(self, fold: int) -> list[Ints]:
         """Model numbers: at most one a foundation, of one seed where all have the same."""
         design = self.answers.design
-        others = np.flatnonzero(self.fold_P != fold)[:_PANEL_MODELS]
+        others = at_most(_PANEL_MODELS, np.flatnonzero(self.fold_P != fold)[:, None])[:, 0]
         by_foundation = [np.flatnonzero(design.foundation_M == p) for p in others]
         n_panels = min(_MOST_PANELS, *(len(models) for models in by_foundation)) if by_foundation else 0
         return [np.array([models[n] for models in by_foundation]) for n in range(n_panels)]
@@ -160,8 +161,9 @@ def profile(answers: Answers, nulls: Nulls) -> Profile:
     """Profiles of as many models as one foundation has seeds; without several seeds, of up to five foundations."""
     design = answers.design
     size = design.n_seeds if design.n_seeds > 1 else min(5, design.n_foundations)
-    shared = design.shared(size)[:_PROFILE_TUPLES] if design.n_seeds > 1 else np.empty((0, size), dtype=np.int64)
-    control = design.control(size)[:_PROFILE_TUPLES] if 1 < size <= design.n_foundations else shared[:0]
+    none = np.empty((0, size), dtype=np.int64)
+    shared = at_most(_PROFILE_TUPLES, design.shared(size)) if design.n_seeds > 1 else none
+    control = at_most(_PROFILE_TUPLES, design.control(size)) if 1 < size <= design.n_foundations else none
     tested = shared if len(shared) else control
     return Profile(
         size=size,

@@ -22,7 +22,7 @@ from foundation.science.inference import (
 from foundation.science.rasch import fit_difficulty, match_ability
 from foundation.science.systemic import Nulls, profile, systemic_failures
 from foundation.science.variance import inheritance
-from tests.science import planted, references
+from tests.science import planted
 
 SIMULATIONS = 200
 # 95 % of 200 and five of its standard errors: 0.95 ± 5·0.0154 would reach 1; these are the issue's own bounds.
@@ -287,15 +287,3 @@ def test_claims_about_the_procedure_need_three_foundations() -> None:
         multibootstrap([np.ones((2, 9))] * 4, [np.ones((2, 9))] * 3, paired=True)
     with pytest.raises(UserError, match="a permutation test of foundations needs 3, and there are 2"):
         permutation_p(lambda labels: 0.0, np.array([0, 0, 1, 1]), np.array([0, 1, 0, 1]))
-
-
-def test_shared_and_control_tuples_by_hand() -> None:
-    design = planted.answers(np.zeros((3, 2, 4))).design
-    assert design.shared(2).tolist() == [[0, 1], [2, 3], [4, 5]]
-    assert design.control(2).tolist() == [[0, 3], [0, 5], [1, 2], [1, 4], [2, 5], [3, 4]]
-    assert len(design.shared(3)) == len(design.control(3)) == 0
-    loops = [references.systemic(planted.failures(np.random.default_rng(0), (1, 3, 50))[0], 2)]
-    answers = planted.answers(planted.failures(np.random.default_rng(0), (1, 3, 50)))
-    (found,) = systemic_failures(answers, Nulls(answers), [2])
-    assert found.shared is not None and found.control is None and found.difficulty is None
-    assert found.shared.value == pytest.approx(loops[0], abs=1e-12)
