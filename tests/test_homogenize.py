@@ -192,6 +192,23 @@ def test_one_foundation_says_what_is_missing(tmp_path: Path) -> None:
         assert words in notes
 
 
+def test_copies_of_an_item_in_one_group_add_no_certainty(tmp_path: Path) -> None:
+    """Five words of a sentence that are all right or all wrong say as much as one, against scratch too."""
+    found = []
+    for n_words in (1, 5):
+        runs = tmp_path / str(n_words) / "runs"
+        for variant, defect in (("full", 1.0), ("scratch", 0.0)):
+            draws = np.random.default_rng(len(variant))
+            for p, failed_SN in enumerate(planted.failures(draws, (3, 2, 60), defect=defect)):
+                words = np.repeat(failed_SN, n_words, axis=1)
+                groups = [f"dev-{n // n_words}" for n in range(words.shape[1])]
+                lay_arm(runs, f"{variant}{p}", words, variant=variant, groups=groups)
+        methods = next(table for table in make_report(settings(runs.parent)).tables if table.name == "methods")
+        (row,) = [row for row in methods.rows if row[3] == "scratch"]
+        found.append(row[5:8])
+    assert found[0] == pytest.approx(found[1])
+
+
 def test_an_unbalanced_grid_is_named(tmp_path: Path) -> None:
     failed = planted.failures(np.random.default_rng(0), (3, 2, 40))
     lay_arm(tmp_path / "runs", "whole", failed[0])

@@ -169,13 +169,20 @@ class Multibootstrap:
 
 
 def multibootstrap(
-    first_PSN: Sequence[Floats], second_PSN: Sequence[Floats], *, paired: bool, n_resamples: int = 2_000, seed: int = 0
+    first_PSN: Sequence[Floats],
+    second_PSN: Sequence[Floats],
+    *,
+    paired: bool,
+    blocks_N: Ints | None = None,
+    n_resamples: int = 2_000,
+    seed: int = 0,
 ) -> Multibootstrap:
     """Compare the means of two arms: resample foundations, seeds inside each, and items (the same ones for both arms).
 
     Args:
         first_PSN, second_PSN: one entry a foundation, (S, N) scores of its seeds on each item, as 1 for right.
         paired: both arms begin at the same foundations, in the same order, so they are drawn together.
+        blocks_N: of items that are drawn together; None: at random. The words of a sentence have to be in one.
 
     Conservative where arms are paired: what items and foundations are to each other is resampled twice over and counts
     three times in the variance (Owen 2007). `estimate` of arms' tables counts it once.
@@ -194,7 +201,7 @@ def multibootstrap(
     if paired and sizes[0] != sizes[1]:
         raise UserError(f"arms of {sizes[0]} and {sizes[1]} foundations cannot be paired")
     n_items = first_PSN[0].shape[-1]
-    blocks = item_blocks(n_items)
+    blocks = item_blocks(n_items) if blocks_N is None else blocks_N
     sizes_G = np.bincount(blocks).astype(np.float64)
     draws = rng(seed, "multibootstrap")
     drawn_BG = draws.multinomial(len(sizes_G), np.full(len(sizes_G), 1 / len(sizes_G)), size=n_resamples)

@@ -270,7 +270,7 @@ def _paired_rows(each: Analysed, base: Analysed) -> list[list[Any]]:
 def _score_rows(each: Analysed, scratch: Analysed) -> list[list[Any]]:
     arms = [_by_foundation(one.condition.answers) for one in (each, scratch)]
     try:
-        found = multibootstrap(*arms, paired=False)
+        found = multibootstrap(*arms, paired=False, blocks_N=each.condition.answers.blocks_N)
     except UserError:
         return []
     row = [*keys(each.condition), "scratch", "accuracy", found.difference, found.low, found.high, found.p]
