@@ -3,6 +3,7 @@
 import csv
 import json
 import re
+import shutil
 import subprocess
 import sys
 from html.parser import HTMLParser
@@ -24,7 +25,7 @@ from foundation.science.report import Report, homogenize, make_report, write_rep
 from foundation.science.tables import Table, show
 from foundation.task.load import load_task
 from tests.science import planted
-from tests.science.stored import lay_arm, lay_study
+from tests.science.stored import interrupt, lay_arm, lay_study
 from tests.task import toy
 
 
@@ -190,6 +191,67 @@ def test_one_foundation_says_what_is_missing(tmp_path: Path) -> None:
     notes = " ".join(make_report(settings(tmp_path)).notes)
     for words in ("shared and control arms cannot be compared", "one task only", "no scratch arm", "no scores.json"):
         assert words in notes
+
+
+def table(report: Report, name: str) -> list[dict[str, object]]:
+    found = next(one for one in report.tables if one.name == name)
+    return [dict(zip(found.columns, row, strict=True)) for row in found.rows]
+
+
+def test_an_interrupted_arm_has_its_own_metric_and_stays_across_tasks(tmp_path: Path) -> None:
+    lay_study(tmp_path / "runs", n=(3, 2, 40), variants=("full",))
+    arm = tmp_path / "runs/foundation1/finetune/first/full"
+    for folder in (tmp_path / "runs").glob("*/finetune/first/full"):
+        summary = json.loads((folder / "scores.json").read_text())
+        seeds = [seed | {"value": 0.25} for seed in summary["seeds"]]
+        write_json(folder / "scores.json", summary | {"metric": "matthews", "baseline": 0.0, "seeds": seeds})
+    interrupt(arm, toy.lay_task(tmp_path / "data"))
+    report = make_report(settings(tmp_path))
+    first = next(row for row in table(report, "models") if row["task"] == "first")
+    assert (first["metric"], first["score"]) == ("matthews", 0.25)
+    (across,) = table(report, "across_tasks")
+    assert (across["tasks"], across["foundations"], across["seeds"]) == (2, 3, 2)
+    for seed in (0, 1):
+        (arm / f"seed-{seed}/scores.json").unlink()
+    report = make_report(settings(tmp_path))
+    first = next(row for row in table(report, "models") if row["task"] == "first")
+    assert first["metric"] == "accuracy" and first["score"] != 0.25
+    assert any(
+        note.startswith("across tasks, full: without first, of which a model has no scores") for note in report.notes
+    )
+
+
+def test_what_one_foundation_did_alone_leaves_the_others_in_place(tmp_path: Path) -> None:
+    lay_study(tmp_path / "runs", n=(4, 2, 40), variants=("full", "probe", "scratch"))
+    extra = planted.failures(np.random.default_rng(5), (1, 2, 40))[0]
+    lay_arm(tmp_path / "runs", "foundation0", extra, task="third")
+    shutil.rmtree(tmp_path / "runs/foundation3/finetune/first/probe")
+    lay_arm(tmp_path / "runs", "new", extra, task="first", variant="probe")
+    report = make_report(settings(tmp_path))
+    across = {row["sharing"]: row for row in table(report, "across_tasks")}
+    assert (across["full"]["tasks"], across["full"]["foundations"]) == (2, 4)
+    paired = [
+        r for r in table(report, "methods") if (r["task"], r["sharing"], r["measure"]) == ("first", "probe", "accuracy")
+    ]
+    assert [(row["reference"], row["foundations"]) for row in paired] == [("full, 1/1", 3), ("scratch", 4)]
+    for note in (
+        "across tasks, full: without third, which foundation1, foundation2, foundation3 did not do",
+        "across tasks, probe: without foundation3, new, which did not do every task",
+        "first, probe − full: compared over the foundations that both have, without foundation3, new",
+    ):
+        assert note in report.notes
+
+
+def test_a_foundation_of_one_seed_is_named_where_it_cannot_count(tmp_path: Path) -> None:
+    lay_study(tmp_path / "runs", n=(3, 3, 40), variants=("full",))
+    for task, n_seeds in (("first", 1), ("second", 2)):
+        extra = planted.failures(np.random.default_rng(n_seeds), (2, 3, 40))
+        lay_arm(tmp_path / "runs", "single", extra[0][:n_seeds], task=task)
+        lay_arm(tmp_path / "runs", "two", extra[1][:2], task=task)
+    report = make_report(settings(tmp_path))
+    (across,) = table(report, "across_tasks")
+    assert (across["foundations"], across["seeds"]) == (4, 2)
+    assert "across tasks, full: without single, which has one seed where others have more" in report.notes
 
 
 def test_copies_of_an_item_in_one_group_add_no_certainty(tmp_path: Path) -> None:

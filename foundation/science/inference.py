@@ -181,8 +181,8 @@ def multibootstrap(
 
     Args:
         first_PSN, second_PSN: one entry a foundation, (S, N) scores of its seeds on each item, as 1 for right.
-        paired: both arms begin at the same foundations, in the same order, so they are drawn together.
-        blocks_N: of items that are drawn together; None: at random. The words of a sentence have to be in one.
+        paired: both arms begin at the same foundations, in one order, so they are drawn together.
+        blocks_N: items drawn together, as the words of a sentence have to be; None: blocks at random.
 
     Conservative where arms are paired: what items and foundations are to each other is resampled twice over and counts
     three times in the variance (Owen 2007). `estimate` of arms' tables counts it once.
@@ -200,8 +200,7 @@ def multibootstrap(
         )
     if paired and sizes[0] != sizes[1]:
         raise UserError(f"arms of {sizes[0]} and {sizes[1]} foundations cannot be paired")
-    n_items = first_PSN[0].shape[-1]
-    blocks = item_blocks(n_items) if blocks_N is None else blocks_N
+    blocks = item_blocks(first_PSN[0].shape[-1]) if blocks_N is None else blocks_N
     sizes_G = np.bincount(blocks).astype(np.float64)
     draws = rng(seed, "multibootstrap")
     drawn_BG = draws.multinomial(len(sizes_G), np.full(len(sizes_G), 1 / len(sizes_G)), size=n_resamples)
@@ -214,11 +213,11 @@ def multibootstrap(
         weights_BX = _nested_weights(chosen_BP, [len(seeds) for seeds in arm], draws)
         means.append((weights_BX @ sums_XG * drawn_BG).sum(axis=1) / (drawn_BG @ sizes_G))
     differences = means[0] - means[1]
-    plain = [float(np.mean([seeds.mean() for seeds in arm])) for arm in (first_PSN, second_PSN)]
     low, high = np.quantile(differences, [0.025, 0.975])
     tail = min(float((differences <= 0).mean()), float((differences >= 0).mean()))
     p = min(1.0, 2 * max(tail, 1 / n_resamples))
-    return Multibootstrap(plain[0] - plain[1], float(low), float(high), p, sizes, n_items)
+    first, second = (float(np.mean([seeds.mean() for seeds in arm])) for arm in (first_PSN, second_PSN))
+    return Multibootstrap(first - second, float(low), float(high), p, sizes, len(blocks))
 
 
 def _nested_weights(chosen_BP: Ints, n_seeds_P: list[int], draws: np.random.Generator) -> Floats:

@@ -20,7 +20,7 @@ class Model:
 
     arm: its name as it was stored. variant: what was done with the foundation, as in full or lora: the arm's name without the
     foundation's and without the shard.
-    scores: its record in the arm's scores.json, empty where there is none.
+    scores: its record in scores.json, empty where there is none. folder: its arm's.
     """
 
     task: str
@@ -44,7 +44,8 @@ class Model:
 class TaskAnswers:
     """All models' answers to one task. gold_N, predicted_MN: class numbers, or values where labels is empty.
 
-    cluster_N: items of one cluster (the words of a sentence) are no independent items. summary: an arm's scores.json.
+    cluster_N: items of one cluster (the words of a sentence) are no independent items. summary: an arm's scores.json,
+    without baseline where every arm was interrupted.
     """
 
     name: str

@@ -22,6 +22,7 @@ from foundation.science.figures import pictures
 from foundation.science.findings import sentences
 from foundation.science.items import Items, items_of, read_groups
 from foundation.science.layers import cka_table
+from foundation.science.methods import methods_table
 from foundation.science.notes import unbalanced
 from foundation.science.records import Store
 from foundation.science.store import find_files, gather
@@ -78,19 +79,22 @@ def make_report(cfg: HomogenizeConfig) -> Report:
         for condition in tqdm(conditions(store), desc="analysing", unit="condition", disable=None, leave=False)
     ]
     cka = cka_table(Path(cfg.representations)) if cfg.representations else None
+    members = [each.condition for each in found]
+    notes += [*unbalanced(members), *across_tasks.left_out(members)]
+    tables = _tables(found, items, cfg, notes)
     return Report(
-        tables=[*_tables(found, items, cfg), *([cka] if cka else [])],
+        tables=[*tables, *([cka] if cka else [])],
         pictures=pictures(found, cka),
         sentences=sentences(found),
         items=explored(store.tasks, items),
         models=adapted_models(store.tasks),
-        notes=[*notes, *unbalanced(each.condition for each in found), *_missing(store, found)],
+        notes=[*notes, *_missing(store, found)],
         lineage=[f"{m.arm}/{m.task}/seed-{m.seed}" for task in store.tasks.values() for m in task.models],
         fingerprint=fingerprint(sorted(hash_file(path) for path in find_files(cfg.runs))),
     )
 
 
-def _tables(found: list[Analysed], items: dict[str, Items], cfg: HomogenizeConfig) -> list[Table]:
+def _tables(found: list[Analysed], items: dict[str, Items], cfg: HomogenizeConfig, notes: list[str]) -> list[Table]:
     members = [each.condition for each in found]
     tables = [
         within_tasks.read_table(found),
@@ -98,7 +102,7 @@ def _tables(found: list[Analysed], items: dict[str, Items], cfg: HomogenizeConfi
         within_tasks.systemic_table(found),
         within_tasks.profile_table(found),
         within_tasks.variance_table(found),
-        within_tasks.methods_table(found),
+        methods_table(members, notes),
         costs_and_groups.sharing_table(found),
         across_tasks.convergence_table(members),
         across_tasks.scores_table(members),

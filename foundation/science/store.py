@@ -17,11 +17,10 @@ from numpy.typing import NDArray
 from pyarrow import parquet
 
 from foundation.core.errors import UserError
-from foundation.core.files import read_json
+from foundation.science.arms import PREDICTIONS_FILE, arm_of, summary_of, waiting_seeds
 from foundation.science.records import Model, Store, TaskAnswers
 from foundation.science.refusals import refuse_doubles, refuse_identical, refuse_renamed_foundations
 
-PREDICTIONS_FILE, SCORES_FILE = "predictions.parquet", "scores.json"
 _KEYS = ("task", "split", "seed", "foundation", "sharing", "arm", "data_shard")
 _NEEDED = ("task", "split", "item_id", "gold", "predicted", "logits", "seed", "foundation", "sharing", "arm", "labels")
 _OPTIONAL = ("data_shard", "group")
@@ -118,8 +117,12 @@ def _task(name: str, runs: list[_Run], notes: list[str]) -> TaskAnswers | None:
         raise UserError(f"task {name} cannot be analysed: {'; '.join(problems[:_NAMED_ROWS])}{more}")
     item_ids = reference.rows["item_id"].combine_chunks()
     orders = [pc.index_in(item_ids, value_set=run.rows["item_id"].combine_chunks()).to_numpy() for run in runs]
-    summaries = {run.path.parent: _summary(run.path.parent) for run in runs}
-    models = [_model(run, summaries[run.path.parent]) for run in runs]
+    arms: dict[Path, list[_Run]] = {}
+    for run in runs:
+        arms.setdefault(arm_of(run.path), []).append(run)
+    _incomplete(name, arms, notes)
+    summaries = {arm: summary_of(arm) for arm in arms}
+    models = [_model(run, summaries[arm_of(run.path)]) for run in runs]
     refuse_doubles(name, models)
     logits = np.stack([_logits(run)[order] for run, order in zip(runs, orders, strict=True)])
     refuse_identical(name, models, logits)
@@ -134,7 +137,8 @@ def _task(name: str, runs: list[_Run], notes: list[str]) -> TaskAnswers | None:
         predicted_MN=np.stack([r.rows["predicted"].to_numpy()[order] for r, order in zip(runs, orders, strict=True)]),
         logits_MNK=logits,
         models=models,
-        summary=next((summary for summary in summaries.values() if summary), {}),
+        # One with the baseline, which an interrupted arm does not know, if there is one.
+        summary=max(summaries.values(), key=lambda summary: ("baseline" in summary, bool(summary))),
     )
 
 
@@ -177,10 +181,18 @@ def _logits(run: _Run) -> NDArray[np.float32]:
     return flat.reshape(len(column), -1)
 
 
-def _summary(folder: Path) -> dict[str, Any]:
-    path = (folder.parent if folder.name.startswith("seed-") else folder) / SCORES_FILE
-    content: dict[str, Any] = read_json(path) if path.is_file() else {}
-    return content
+def _incomplete(name: str, arms: dict[Path, list[_Run]], notes: list[str]) -> None:
+    """Say which arms were interrupted, and what of them is taken."""
+    for arm, runs in arms.items():
+        seeds = sorted(run.keys["seed"] for run in runs)
+        if any(run.path.parent != arm for run in runs):
+            taken = f"its seed{'s' * (len(seeds) > 1)} {', '.join(map(str, seeds))} taken as they are"
+            notes.append(f"{name}: {runs[0].keys['arm']} was interrupted, {taken} ({arm})")
+        elif waiting := waiting_seeds(arm, set(seeds)):
+            left = f"seed{'s' * (len(waiting) > 1)} {', '.join(map(str, waiting))}"
+            notes.append(
+                f"{name}: {runs[0].keys['arm']} has not collected {left}: the same foundation.finetune does ({arm})"
+            )
 
 
 def _model(run: _Run, summary: dict[str, Any]) -> Model:
@@ -198,7 +210,7 @@ def _model(run: _Run, summary: dict[str, Any]) -> Model:
         foundation=run.keys["foundation"] if is_scratch else start.partition("-after-")[0],
         seed=run.keys["seed"],
         data_shard=shard,
-        folder=run.path.parent,
+        folder=arm_of(run.path),
         is_scratch=is_scratch,
         scores=next((seed for seed in summary.get("seeds", []) if seed["seed"] == run.keys["seed"]), {}),
     )

@@ -5,16 +5,13 @@ from typing import Any
 
 import numpy as np
 
-from foundation.core.errors import UserError
 from foundation.science.calibration import calibration
 from foundation.science.conditions import Condition
-from foundation.science.contrast import Contrast, contrasts, pair_tables
-from foundation.science.inference import arm_table, estimate, holm, multibootstrap
+from foundation.science.contrast import Contrast, contrasts
+from foundation.science.inference import holm
 from foundation.science.systemic import Nulls, Profile, SystemicFailure, profile, systemic_failures
 from foundation.science.tables import Cell, Table, plain, ratio, spread, with_ends
 from foundation.science.variance import nested_decomposition
-
-FULL = "full"
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,15 +60,16 @@ def read_table(found: list[Analysed]) -> Table:
     for each in found:
         condition = each.condition
         values = condition.values()
-        metric = str(condition.task.summary.get("metric", "accuracy"))
+        metric = condition.task.summary.get("metric")
         if values is None and condition.answers.n_labels:
-            values = 1 - condition.answers.failed_MN.mean(axis=1)[None]
+            metric, values = "accuracy", 1 - condition.answers.failed_MN.mean(axis=1)[None]
         means = [None] * 3 if values is None else [np.nanmean(values), np.nanmin(values), np.nanmax(values)]
         rows.append([*keys(condition), *sizes_of(condition), metric, *means])
     return Table(
         "models",
         "What was read",
-        "Score: the task's own metric, mean and range over all models of the row. Foundations of a scratch row are "
+        "Score: the metric named beside it, the task's own or, where scores.json is not there, accuracy; mean and range over "
+        "all models of the row. Foundations of a scratch row are "
         "random initialisations. Data: the part of the training rows that every model saw (1/1: all), or disjoint: "
         "another for each seed.",
         [*KEYS, *SIZES, "metric", "score", "worst", "best"],
@@ -194,89 +192,3 @@ def calibration_table(found: list[Analysed]) -> Table:
         [*KEYS, "foundation", "seed", "ECE", "Brier", "NLL", "temperature", "ECE scaled", "NLL scaled", "items"],
         plain(rows),
     )
-
-
-def methods_table(found: list[Analysed]) -> Table:
-    """Every way of sharing against full fine-tuning of the same foundations, and against no pretraining."""
-    rows: list[list[Any]] = []
-    for each in found:
-        base = _reference(each, found)
-        if base is not None:
-            rows += _paired_rows(each, base)
-        scratch = next((o for o in found if o.condition.is_scratch and _same_data(o, each)), None)
-        if scratch is not None and not each.condition.is_scratch and each.condition.answers.n_labels:
-            rows += _score_rows(each, scratch)
-    adjusted = holm([float("nan") if row[-4] is None else row[-4] for row in rows])
-    rows = [[*row[:-3], p, *row[-3:]] for row, p in zip(rows, adjusted, strict=True)]
-    return Table(
-        "methods",
-        "Does the way of sharing matter?",
-        "Row − reference: paired by foundation and item where both begin at the same foundations (two-way jackknife, t "
-        "test), else multibootstrap (Sellam et al. 2022) with its percentile interval. Holm over this table. No p below"
-        " three foundations.",
-        [*KEYS, "reference", "measure", *with_ends("difference"), "p", "p Holm", *SIZES],
-        plain(rows),
-    )
-
-
-def _same_data(one: Analysed, other: Analysed) -> bool:
-    return one.condition.task.name == other.condition.task.name and one.condition.data == other.condition.data
-
-
-def _reference(each: Analysed, found: list[Analysed]) -> Analysed | None:
-    """Full fine-tuning on the same data; for a disjoint condition, the same sharing on one shard."""
-    condition = each.condition
-    for other in found:
-        same_task = other.condition.task.name == condition.task.name
-        same_foundations = other.condition.foundations == condition.foundations
-        is_full = other.condition.variant == FULL and other.condition.data == condition.data
-        is_shard = (
-            condition.data == "disjoint"
-            and "/" in other.condition.data
-            and other.condition.variant == condition.variant
-        )
-        if (
-            other is not each
-            and same_task
-            and same_foundations
-            and (is_shard or (is_full and condition.data != "disjoint"))
-        ):
-            return other
-    return None
-
-
-def _paired_rows(each: Analysed, base: Analysed) -> list[list[Any]]:
-    first, second = each.condition.answers, base.condition.answers
-    sample = first.design.sample(len(first.gold_N))
-    tables = {}
-    if first.n_labels:
-        arms = [_by_foundation(answers) for answers in (first, second)]
-        tables["accuracy"] = arm_table(arms[0], first.blocks_N) - arm_table(arms[1], first.blocks_N)
-    kappa = "error consistency" if first.n_labels else "residual correlation"
-    own, other = pair_tables(first)[kappa], pair_tables(second)[kappa]
-    for side, label in enumerate(("shared", "control")):
-        one, two = own[side], other[side]
-        if one is not None and two is not None:
-            tables[f"{kappa}, {label}"] = one - two
-    reference = f"{base.condition.variant}, {base.condition.data}"
-    found = []
-    for name, table in tables.items():
-        difference = estimate(table, sample)
-        p = difference.p_value() if difference.about_procedure else None
-        found.append([*keys(each.condition), reference, name, *spread(difference), p, *sizes_of(each.condition)])
-    return found
-
-
-def _score_rows(each: Analysed, scratch: Analysed) -> list[list[Any]]:
-    arms = [_by_foundation(one.condition.answers) for one in (each, scratch)]
-    try:
-        found = multibootstrap(*arms, paired=False, blocks_N=each.condition.answers.blocks_N)
-    except UserError:
-        return []
-    row = [*keys(each.condition), "scratch", "accuracy", found.difference, found.low, found.high, found.p]
-    return [[*row, *sizes_of(each.condition)]]
-
-
-def _by_foundation(answers: Any) -> list[Any]:
-    right = (~answers.failed_MN).astype(np.float64)
-    return [right[answers.design.foundation_M == p] for p in range(answers.design.n_foundations)]

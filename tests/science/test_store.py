@@ -10,7 +10,8 @@ from foundation.core.errors import UserError
 from foundation.science.conditions import conditions
 from foundation.science.store import find_files, gather
 from tests.science import planted
-from tests.science.stored import lay_arm, lay_study
+from tests.science.stored import interrupt, lay_arm, lay_study
+from tests.task import toy
 
 FAILED = planted.failures(np.random.default_rng(0), (3, 2, 40))
 
@@ -117,6 +118,24 @@ def test_seeds_count_once_and_alone_only_where_their_arm_was_interrupted(tmp_pat
     assert find_files([str(tmp_path)]) == [arm / "predictions.parquet"]
     (arm / "predictions.parquet").unlink()
     assert find_files([f"{tmp_path}/o*"]) == [arm / "seed-0/predictions.parquet"]
+
+
+def test_an_interrupted_scratch_arm_is_no_second_foundation(tmp_path: Path) -> None:
+    lay_arm(tmp_path, "one", FAILED[0])
+    scratch = lay_arm(tmp_path, "one", FAILED[1][:1], variant="scratch", foundation="random-0")
+    interrupt(scratch, toy.lay_task(tmp_path / "data"))
+    store = gather([str(tmp_path)])
+    (model,) = [model for model in store.tasks["toy"].models if model.is_scratch]
+    assert (model.foundation, model.scores["value"], model.folder) == ("random-0", 1 - FAILED[1][0].mean(), scratch)
+    assert f"toy: one/scratch was interrupted, its seed 0 taken as they are ({scratch})" in store.notes
+
+
+def test_seeds_that_an_arm_has_not_collected_are_named(tmp_path: Path) -> None:
+    arm = lay_arm(tmp_path, "one", FAILED[0])
+    (arm / "seed-2").mkdir()
+    (arm / "seed-2/predictions.parquet").write_bytes(b"")
+    (note,) = gather([str(tmp_path)]).notes
+    assert note == f"toy: one/full has not collected seed 2: the same foundation.finetune does ({arm})"
 
 
 def test_conditions_keep_ways_of_sharing_apart(tmp_path: Path) -> None:
