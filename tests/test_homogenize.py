@@ -23,6 +23,7 @@ from foundation.science.items import length_bin, read_groups
 from foundation.science.layers import INDEX_FILE, cka_table
 from foundation.science.report import Report, homogenize, make_report, write_report
 from foundation.science.tables import Table, show
+from foundation.task.config import TaskConfig
 from foundation.task.load import load_task
 from tests.science import planted
 from tests.science.stored import interrupt, lay_arm, lay_study
@@ -252,6 +253,36 @@ def test_a_foundation_of_one_seed_is_named_where_it_cannot_count(tmp_path: Path)
     (across,) = table(report, "across_tasks")
     assert (across["foundations"], across["seeds"]) == (4, 2)
     assert "across tasks, full: without single, which has one seed where others have more" in report.notes
+
+
+def lay_words(folder: Path, task: TaskConfig, groups: list[str]) -> None:
+    """A fine-tune that answered three words of each of ten texts."""
+    ids = [f"{group}:{n % 3}" for n, group in enumerate(groups)]
+    failed = planted.failures(np.random.default_rng(0), (1, 2, 30))[0]
+    arm = lay_arm(folder / "runs", "one", failed, item_ids=ids, groups=groups)
+    summary = json.loads((arm / "scores.json").read_text())
+    fingerprints = summary["fingerprints"] | {"data": load_task(task, folder).fingerprint()}
+    write_json(arm / "scores.json", summary | {"config": {"task": to_plain(task)}, "fingerprints": fingerprints})
+
+
+def test_words_are_shown_with_the_text_they_stand_in(tmp_path: Path) -> None:
+    task = toy.lay_task(tmp_path / "data", n_dev=10)
+    lay_words(tmp_path, task, [f"dev-{n // 3}" for n in range(30)])
+    report = make_report(settings(tmp_path))
+    texts = [text for text, _ in toy.sentences(10, 2)]
+    assert report.items
+    for item in report.items:
+        text = texts[int(item["item"].split("-")[1].split(":")[0])]
+        assert (item["text"], item["groups"]) == (text, {"length": length_bin(text)})
+    assert not any("text" in note for note in report.notes)
+
+
+def test_items_without_a_text_are_counted(tmp_path: Path) -> None:
+    task = toy.lay_task(tmp_path / "data", n_dev=10)
+    lay_words(tmp_path, task, [f"other-{n // 3}" for n in range(30)])
+    assert (
+        "toy: no text is shown for 30 of 30 items: its data have none for them" in make_report(settings(tmp_path)).notes
+    )
 
 
 def test_copies_of_an_item_in_one_group_add_no_certainty(tmp_path: Path) -> None:

@@ -44,8 +44,8 @@ class Model:
 class TaskAnswers:
     """All models' answers to one task. gold_N, predicted_MN: class numbers, or values where labels is empty.
 
-    cluster_N: items of one cluster (the words of a sentence) are no independent items. summary: an arm's scores.json,
-    without baseline where every arm was interrupted.
+    cluster_N: items of one cluster (the words of a sentence) are no independent items. clusters: their names.
+    summary: an arm's scores.json, without baseline where every arm was interrupted.
     """
 
     name: str
@@ -53,6 +53,7 @@ class TaskAnswers:
     labels: list[str]
     item_ids: list[str]
     cluster_N: Ints
+    clusters: list[str]
     gold_N: Floats
     predicted_MN: Floats
     logits_MNK: NDArray[np.float32]

@@ -126,13 +126,15 @@ def _task(name: str, runs: list[_Run], notes: list[str]) -> TaskAnswers | None:
     refuse_doubles(name, models)
     logits = np.stack([_logits(run)[order] for run, order in zip(runs, orders, strict=True)])
     refuse_identical(name, models, logits)
-    clusters = reference.rows["group" if "group" in reference.rows.column_names else "item_id"].combine_chunks()
+    column = "group" if "group" in reference.rows.column_names else "item_id"
+    clusters = reference.rows[column].combine_chunks().dictionary_encode()
     return TaskAnswers(
         name=name,
         split=reference.keys["split"],
         labels=labels,
         item_ids=item_ids.to_pylist(),
-        cluster_N=clusters.dictionary_encode().indices.to_numpy().astype(np.int64),
+        cluster_N=clusters.indices.to_numpy().astype(np.int64),
+        clusters=clusters.dictionary.to_pylist(),
         gold_N=reference.rows["gold"].to_numpy(),
         predicted_MN=np.stack([r.rows["predicted"].to_numpy()[order] for r, order in zip(runs, orders, strict=True)]),
         logits_MNK=logits,
