@@ -39,6 +39,14 @@ def settings_of(run: Path) -> dict[str, Any]:
     return content
 
 
+def recipe_of(arm: Path) -> dict[str, Any]:
+    """How the foundation of <foundation>/finetune/<task>/<arm> came to be; empty where that cannot be read any more."""
+    run = arm.parent.parent.parent
+    shape = run / "final" / "config.json"
+    info = read_json(shape) if shape.is_file() else {}
+    return settings_of(run) | {key: info[key] for key in ("model", "tokenizer", "corpus") if key in info}
+
+
 def waiting_seeds(arm: Path, there: set[int]) -> list[int]:
     """Seeds that are done and that the arm has not collected, since it was interrupted after it had been finished once."""
     found = {int(path.parent.name.removeprefix("seed-")) for path in arm.glob(f"seed-*/{PREDICTIONS_FILE}")}

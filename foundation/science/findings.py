@@ -1,6 +1,7 @@
 """The tables said in sentences, with their numbers of foundations, seeds and items, and what may not be claimed."""
 
 from foundation.science.inference import FEWEST_FOUNDATIONS, Estimate
+from foundation.science.likeness import named, unlike_finetunes, unlike_foundations
 from foundation.science.tables import show
 from foundation.science.within_tasks import Analysed
 
@@ -32,6 +33,10 @@ def sentences(found: list[Analysed]) -> list[str]:
             words.append(
                 f"fewer than {FEWEST_FOUNDATIONS} foundations: about these ones only, and no p-value is licensed"
             )
+        if differing := unlike_foundations(condition):
+            words.append(f"these foundations differ in more than their seed: {named(differing)}")
+        if differing := unlike_finetunes(condition):
+            words.append(f"these fine-tunes differ in more than their seed: {named(differing)}")
         said.append("; ".join(words) + ".")
     return said
 

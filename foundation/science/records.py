@@ -21,6 +21,7 @@ class Model:
     arm: its name as it was stored. variant: what was done with the foundation, as in full or lora: the arm's name without the
     foundation's and without the shard.
     scores: its record in scores.json, empty where there is none. folder: its arm's.
+    settings: of the fine-tune; recipe: of the foundation, its shape and its pretraining. Both empty where they are not known.
     """
 
     task: str
@@ -34,6 +35,8 @@ class Model:
     folder: Path
     is_scratch: bool
     scores: dict[str, Any] = field(default_factory=dict)
+    settings: dict[str, Any] = field(default_factory=dict)
+    recipe: dict[str, Any] = field(default_factory=dict)
 
     def __str__(self) -> str:
         shard = "" if self.data_shard == "1/1" else f", shard {self.data_shard}"

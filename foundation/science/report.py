@@ -22,6 +22,7 @@ from foundation.science.figures import pictures
 from foundation.science.findings import sentences
 from foundation.science.items import Items, items_of, read_groups
 from foundation.science.layers import cka_table
+from foundation.science.likeness import unlike
 from foundation.science.methods import methods_table
 from foundation.science.notes import unbalanced
 from foundation.science.records import Store
@@ -80,7 +81,7 @@ def make_report(cfg: HomogenizeConfig) -> Report:
     ]
     cka = cka_table(Path(cfg.representations)) if cfg.representations else None
     members = [each.condition for each in found]
-    notes += [*unbalanced(members), *across_tasks.left_out(members)]
+    notes += [*unlike(members), *unbalanced(members), *across_tasks.left_out(members)]
     tables = _tables(found, items, cfg, notes)
     return Report(
         tables=[*tables, *([cka] if cka else [])],

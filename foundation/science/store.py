@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from pyarrow import parquet
 
 from foundation.core.errors import UserError
-from foundation.science.arms import PREDICTIONS_FILE, arm_of, summary_of, waiting_seeds
+from foundation.science.arms import PREDICTIONS_FILE, arm_of, recipe_of, summary_of, waiting_seeds
 from foundation.science.records import Model, Store, TaskAnswers
 from foundation.science.refusals import refuse_doubles, refuse_identical, refuse_renamed_foundations
 
@@ -122,7 +122,8 @@ def _task(name: str, runs: list[_Run], notes: list[str]) -> TaskAnswers | None:
         arms.setdefault(arm_of(run.path), []).append(run)
     _incomplete(name, arms, notes)
     summaries = {arm: summary_of(arm) for arm in arms}
-    models = [_model(run, summaries[arm_of(run.path)]) for run in runs]
+    recipes = {arm: recipe_of(arm) for arm in arms}
+    models = [_model(run, summaries[arm_of(run.path)], recipes[arm_of(run.path)]) for run in runs]
     refuse_doubles(name, models)
     logits = np.stack([_logits(run)[order] for run, order in zip(runs, orders, strict=True)])
     refuse_identical(name, models, logits)
@@ -197,7 +198,7 @@ def _incomplete(name: str, arms: dict[Path, list[_Run]], notes: list[str]) -> No
             )
 
 
-def _model(run: _Run, summary: dict[str, Any]) -> Model:
+def _model(run: _Run, summary: dict[str, Any], recipe: dict[str, Any]) -> Model:
     name, _, variant = run.keys["arm"].partition("/")
     shard = run.keys["data_shard"]
     # After another task an encoder is no foundation's any more; what it goes back to is.
@@ -215,4 +216,6 @@ def _model(run: _Run, summary: dict[str, Any]) -> Model:
         folder=arm_of(run.path),
         is_scratch=is_scratch,
         scores=next((seed for seed in summary.get("seeds", []) if seed["seed"] == run.keys["seed"]), {}),
+        settings=summary.get("config", {}),
+        recipe=recipe,
     )
