@@ -285,6 +285,29 @@ def test_items_without_a_text_are_counted(tmp_path: Path) -> None:
     )
 
 
+def test_collapsed_seeds_are_counted_and_the_effect_is_given_without_them(tmp_path: Path) -> None:
+    """Models that share nothing, and a foundation whose seeds both answer the same everywhere: that alone looks like sharing."""
+    draws = np.random.default_rng(0)
+    failed = draws.random((4, 2, 200)) < 0.2
+    failed[3] = np.arange(200) % 2 == 1
+    for p, failed_SN in enumerate(failed):
+        lay_arm(tmp_path / "runs", f"foundation{p}", failed_SN)
+        if p < 3:
+            lay_arm(tmp_path / "others/runs", f"foundation{p}", failed_SN)
+    report, others = make_report(settings(tmp_path)), make_report(settings(tmp_path / "others"))
+    with_all, alone = (table(one, "pairs")[0] for one in (report, others))
+    names = ("effect", "effect low", "effect high")
+    assert with_all["effect"] > 0.1
+    assert [with_all[name.replace("effect", "effect without collapsed")] for name in names] == [
+        alone[name] for name in names
+    ]
+    assert (with_all["collapsed"], table(report, "models")[0]["collapsed"]) == ("2 of 8", "2 of 8")
+    assert (alone["collapsed"], alone["effect without collapsed"]) == ("0 of 6", None)
+    words = "2 of 8 models are no better than the constant answer, and without them the difference is "
+    assert words + show(alone["effect"]) in report.sentences[0]
+    assert "constant answer" not in others.sentences[0]
+
+
 def test_copies_of_an_item_in_one_group_add_no_certainty(tmp_path: Path) -> None:
     """Five words of a sentence that are all right or all wrong say as much as one, against scratch too."""
     found = []

@@ -71,6 +71,13 @@ class Condition:
         values, floor = self.values(), self.task.summary.get("baseline")
         return None if values is None or floor is None else normalised_score(values, np.array(floor))
 
+    @property
+    def collapsed_M(self) -> NDArray[np.bool_] | None:
+        """Which models are no better than the constant answer; None where scores.json is not there to say."""
+        if not all("collapsed" in model.scores for model in self.models):
+            return None
+        return np.array([bool(model.scores["collapsed"]) for model in self.models])
+
     def part(self, kept_M: NDArray[np.bool_]) -> "Condition":
         """Of these models only, their foundations numbered anew."""
         answers, design = self.answers, self.answers.design

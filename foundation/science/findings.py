@@ -33,12 +33,25 @@ def sentences(found: list[Analysed]) -> list[str]:
             words.append(
                 f"fewer than {FEWEST_FOUNDATIONS} foundations: about these ones only, and no p-value is licensed"
             )
+        words += _collapsed(each, first.measure)
         if differing := unlike_foundations(condition):
             words.append(f"these foundations differ in more than their seed: {named(differing)}")
         if differing := unlike_finetunes(condition):
             words.append(f"these fine-tunes differ in more than their seed: {named(differing)}")
         said.append("; ".join(words) + ".")
     return said
+
+
+def _collapsed(each: Analysed, measure: str) -> list[str]:
+    """A clause where models collapsed, with what the others show."""
+    collapsed_M = each.condition.collapsed_M
+    if collapsed_M is None or not collapsed_M.any():
+        return []
+    effect = each.effect_without_collapsed(measure)
+    others = (
+        "the others do not make both arms" if effect is None else f"without them the difference is {_interval(effect)}"
+    )
+    return [f"{collapsed_M.sum()} of {len(collapsed_M)} models are no better than the constant answer, and {others}"]
 
 
 def _interval(estimate: Estimate, *, sign: bool = False) -> str:

@@ -32,8 +32,10 @@ def methods_table(found: list[Condition], notes: list[str]) -> Table:
         scratch = next((o for o in found if o.is_scratch and _same_data(o, each)), None)
         if scratch is not None and not each.is_scratch and each.answers.n_labels:
             rows += _score_rows(each, scratch, notes)
-    adjusted = holm([float("nan") if row[-4] is None else row[-4] for row in rows])
-    rows = [[*row[:-3], p, *row[-3:]] for row, p in zip(rows, adjusted, strict=True)]
+    # p stands before the sizes, and the adjusted one goes between.
+    place = -len(SIZES)
+    adjusted = holm([float("nan") if row[place - 1] is None else row[place - 1] for row in rows])
+    rows = [[*row[:place], p, *row[place:]] for row, p in zip(rows, adjusted, strict=True)]
     return Table(
         "methods",
         "Does the way of sharing matter?",

@@ -1,6 +1,6 @@
 """The analysis of each task by itself: who is like whom, who fails together, and what sharing has to do with it."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -8,7 +8,7 @@ import numpy as np
 from foundation.science.calibration import calibration
 from foundation.science.conditions import Condition
 from foundation.science.contrast import Contrast, contrasts
-from foundation.science.inference import holm
+from foundation.science.inference import Estimate, holm
 from foundation.science.systemic import Nulls, Profile, SystemicFailure, profile, systemic_failures
 from foundation.science.tables import Cell, Table, plain, ratio, spread, with_ends
 from foundation.science.variance import nested_decomposition
@@ -16,16 +16,29 @@ from foundation.science.variance import nested_decomposition
 
 @dataclass(frozen=True, slots=True)
 class Analysed:
-    """A condition with all that was found out about it; profile: None for tasks whose labels are numbers."""
+    """A condition with all that was found out about it; profile: None for tasks whose labels are numbers.
+
+    without_collapsed: the contrasts of the other models, where any model collapsed and two did not.
+    """
 
     condition: Condition
     contrasts: list[Contrast]
     systemic: list[SystemicFailure]
     profile: Profile | None
+    without_collapsed: list[Contrast] = field(default_factory=list)
 
     def contrast(self, measure: str) -> Contrast | None:
         """The one of that measure."""
-        return next((found for found in self.contrasts if found.measure == measure), None)
+        return _of_measure(self.contrasts, measure)
+
+    def effect_without_collapsed(self, measure: str) -> Estimate | None:
+        """None where no model collapsed, or the others do not make both arms."""
+        found = _of_measure(self.without_collapsed, measure)
+        return None if found is None else found.effect
+
+
+def _of_measure(contrasts: list[Contrast], measure: str) -> Contrast | None:
+    return next((found for found in contrasts if found.measure == measure), None)
 
 
 def analyse(condition: Condition, sizes: list[int]) -> Analysed:
@@ -33,10 +46,15 @@ def analyse(condition: Condition, sizes: list[int]) -> Analysed:
     answers = condition.answers
     if answers.design.n_models < 2:
         return Analysed(condition, [], [], None)
+    collapsed_M = condition.collapsed_M
+    others = []
+    if collapsed_M is not None and collapsed_M.any() and (~collapsed_M).sum() > 1:
+        others = contrasts(condition.part(~collapsed_M).answers)
     if not answers.n_labels:
-        return Analysed(condition, contrasts(answers), [], None)
+        return Analysed(condition, contrasts(answers), [], None, others)
     nulls = Nulls(answers)
-    return Analysed(condition, contrasts(answers), systemic_failures(answers, nulls, sizes), profile(answers, nulls))
+    failures = systemic_failures(answers, nulls, sizes)
+    return Analysed(condition, contrasts(answers), failures, profile(answers, nulls), others)
 
 
 def keys(condition: Condition) -> list[Cell]:
@@ -45,13 +63,14 @@ def keys(condition: Condition) -> list[Cell]:
 
 
 def sizes_of(condition: Condition) -> list[Cell]:
-    """P, S, N."""
-    design = condition.answers.design
-    return [design.n_foundations, design.n_seeds, len(condition.answers.gold_N)]
+    """P, S, N, and how many of the models collapsed, as in 1 of 15."""
+    design, collapsed_M = condition.answers.design, condition.collapsed_M
+    collapsed = None if collapsed_M is None else f"{collapsed_M.sum()} of {design.n_models}"
+    return [design.n_foundations, design.n_seeds, len(condition.answers.gold_N), collapsed]
 
 
 KEYS = ["task", "sharing", "data"]
-SIZES = ["foundations", "seeds", "items"]
+SIZES = ["foundations", "seeds", "items", "collapsed"]
 
 
 def read_table(found: list[Analysed]) -> Table:
@@ -71,7 +90,7 @@ def read_table(found: list[Analysed]) -> Table:
         "Score: the metric named beside it, the task's own or, where scores.json is not there, accuracy; mean and range over "
         "all models of the row. Foundations of a scratch row are "
         "random initialisations. Data: the part of the training rows that every model saw (1/1: all), or disjoint: "
-        "another for each seed.",
+        "another for each seed. Collapsed: models no better than the constant answer; they count in every row.",
         [*KEYS, *SIZES, "metric", "score", "worst", "best"],
         plain(rows),
     )
@@ -86,6 +105,7 @@ def pairs_table(found: list[Analysed]) -> Table:
             adjusted = p_values[len(rows)]
             row = [*keys(each.condition), contrast.measure]
             row += [*spread(contrast.shared), *spread(contrast.control), *spread(contrast.effect)]
+            row += spread(each.effect_without_collapsed(contrast.measure))
             rows.append([*row, contrast.permutation_p, adjusted, *sizes_of(each.condition)])
     return Table(
         "pairs",
@@ -94,8 +114,16 @@ def pairs_table(found: list[Analysed]) -> Table:
         "Effect: how much more alike shared pairs are (for distances control − shared). Foundation share ρ_F = 1 − "
         "shared/control of the correctness difference. p: permutations of foundation labels, one-sided; Holm: over all "
         "tests of this table. Intervals: two-way jackknife over foundations and items, 95 %; below 3 foundations over "
-        "items only, and then no p.",
-        [*KEYS, "measure", *with_ends("shared", "control", "effect"), "p", "p Holm", *SIZES],
+        "items only, and then no p. Effect without collapsed: where a model is no better than the constant answer, of the "
+        "others; seeds of one foundation that collapse alike pass for what it adds.",
+        [
+            *KEYS,
+            "measure",
+            *with_ends("shared", "control", "effect", "effect without collapsed"),
+            "p",
+            "p Holm",
+            *SIZES,
+        ],
         plain(rows),
     )
 

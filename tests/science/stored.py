@@ -48,6 +48,7 @@ def lay_arm(
         costs["shared_share"] = 0.0 if variant == "full" else 0.97
         seeds = [
             {"seed": s, "value": float(1 - row.mean()), "seconds": 5.0, "costs": costs, "training_memory_bytes": 1e6}
+            | {"collapsed": bool(row.mean() >= 0.5)}
             for s, row in enumerate(failed_SN)
         ]
         start = f"scratch-{name}" if variant == "scratch" else foundation or f"fp-{name}"
