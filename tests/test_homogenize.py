@@ -77,6 +77,7 @@ def test_the_planted_defect_is_in_the_tables(made: tuple[Path, Report]) -> None:
     by_kind = {(r["task"], r["sharing"], r["measure"]): r for r in rows(made[0], "pairs")}
     probe = by_kind["first", "probe", "correctness difference"]
     assert float(probe["effect low"]) > 0
+    assert probe["interval over"] == "foundations, items"
     assert float(probe["p"]) < 0.01
     assert float(probe["p"]) < float(probe["p Holm"]) <= 4 * float(probe["p"]) + 1e-12
     assert by_kind["first", "scratch", "correctness difference"]["shared"] == ""
@@ -185,6 +186,17 @@ def test_two_foundations_claim_nothing_about_the_procedure(tmp_path: Path) -> No
     pairs = next(table for table in report.tables if table.name == "pairs")
     place = pairs.columns.index("p")
     assert all(row[place] is None for row in pairs.rows)
+
+
+def test_an_interval_over_items_only_is_called_that_beside_its_p(tmp_path: Path) -> None:
+    """Four foundations, of which one has all the pairs of seeds: without it there is no shared arm."""
+    for p, failed_SN in enumerate(planted.failures(np.random.default_rng(0), (4, 3, 60))):
+        lay_arm(tmp_path / "runs", f"foundation{p}", failed_SN[: 1 if p else 3])
+    report = make_report(settings(tmp_path))
+    first = table(report, "pairs")[0]
+    assert first["p"] is not None and first["interval over"] == "items"
+    assert table(report, "systemic_failure")[0]["interval over"] == "items"
+    assert "nothing is left to compare: its intervals are about these ones only" in report.sentences[0]
 
 
 def test_one_foundation_says_what_is_missing(tmp_path: Path) -> None:

@@ -29,6 +29,10 @@ def sentences(found: list[Analysed]) -> list[str]:
             words.append(f"sharing moves error consistency by {_interval(kappa.effect, sign=True)}")
         if first.permutation_p is not None:
             words.append(f"permutation p = {show(first.permutation_p)}")
+            if not first.effect.about_procedure:
+                words.append(
+                    "without one of the foundations nothing is left to compare: its intervals are about these ones only"
+                )
         else:
             words.append(
                 f"fewer than {FEWEST_FOUNDATIONS} foundations: about these ones only, and no p-value is licensed"

@@ -10,7 +10,7 @@ from foundation.science.conditions import Condition
 from foundation.science.contrast import Contrast, contrasts
 from foundation.science.inference import Estimate, holm
 from foundation.science.systemic import Nulls, Profile, SystemicFailure, profile, systemic_failures
-from foundation.science.tables import Cell, Table, plain, ratio, spread, with_ends
+from foundation.science.tables import Cell, Table, plain, ratio, spread, varied, with_ends
 from foundation.science.variance import nested_decomposition
 
 
@@ -106,26 +106,22 @@ def pairs_table(found: list[Analysed]) -> Table:
             row = [*keys(each.condition), contrast.measure]
             row += [*spread(contrast.shared), *spread(contrast.control), *spread(contrast.effect)]
             row += spread(each.effect_without_collapsed(contrast.measure))
-            rows.append([*row, contrast.permutation_p, adjusted, *sizes_of(each.condition)])
+            row += [varied(contrast.effect, contrast.shared, contrast.control), contrast.permutation_p, adjusted]
+            rows.append([*row, *sizes_of(each.condition)])
     return Table(
         "pairs",
         "Are two models of one foundation more alike than two of different ones?",
         "Shared: pairs of seeds of one foundation. Control: pairs of different foundations, never of the same seed. "
         "Effect: how much more alike shared pairs are (for distances control − shared). Foundation share ρ_F = 1 − "
         "shared/control of the correctness difference. p: permutations of foundation labels, one-sided; Holm: over all "
-        "tests of this table. Intervals: two-way jackknife over foundations and items, 95 %; below 3 foundations over "
-        "items only, and then no p. Effect without collapsed: where a model is no better than the constant answer, of the "
+        "tests of this table. Intervals: two-way jackknife, 95 %, of the effect over what its column names: over items only, "
+        "which holds for these foundations alone, below 3 foundations (then there is no p) and where the effect is gone "
+        "without one of them. Effect without collapsed: where a model is no better than the constant answer, of the "
         "others; seeds of one foundation that collapse alike pass for what it adds.",
-        [
-            *KEYS,
-            "measure",
-            *with_ends("shared", "control", "effect", "effect without collapsed"),
-            "p",
-            "p Holm",
-            *SIZES,
-        ],
+        [*KEYS, "measure", *with_ends("shared", "control", "effect", "effect without collapsed"), "interval over", "p",
+         "p Holm", *SIZES],
         plain(rows),
-    )
+    )  # fmt: skip
 
 
 def _permutation(contrast: Contrast) -> float:
@@ -142,7 +138,7 @@ def systemic_table(found: list[Analysed]) -> Table:
             assert seen is not None
             control = None if one.control is None else one.control.value
             row = [*keys(each.condition), one.size, *spread(one.shared), one.independence, one.difficulty]
-            row += [*spread(one.control), *spread(one.effect)]
+            row += [*spread(one.control), *spread(one.effect), varied(one.effect, one.shared, one.control)]
             row += [ratio(seen.value, null) for null in (one.independence, one.difficulty, control)]
             rows.append([*row, *one.error_rates, *sizes_of(each.condition)])
     return Table(
@@ -154,7 +150,7 @@ def systemic_table(found: list[Analysed]) -> Table:
         "grows without bound with k and says almost nothing about sharing; the claim is the effect, shared − N2. "
         "Without several seeds a foundation, ratios are of N2.",
         [*KEYS, "k", *with_ends("shared"), "N0 independence", "N1 difficulty", *with_ends("N2 control", "effect"),
-         "ratio to N0", "ratio to N1", "ratio to N2", "error rate", "error rate, control", *SIZES],
+         "interval over", "ratio to N0", "ratio to N1", "ratio to N2", "error rate", "error rate, control", *SIZES],
         plain(rows),
     )  # fmt: skip
 
