@@ -18,11 +18,15 @@ from foundation.core.config import LoggerConfig, WandbMode
 from foundation.core.errors import UserError
 from foundation.core.files import write_json
 from foundation.core.plain import to_plain
+from foundation.science import figures
+from foundation.science.conditions import conditions
 from foundation.science.config import HomogenizeConfig
 from foundation.science.items import length_bin, read_groups
 from foundation.science.layers import INDEX_FILE, cka_table
 from foundation.science.report import Report, homogenize, make_report, write_report
+from foundation.science.store import gather
 from foundation.science.tables import Table, show
+from foundation.science.within_tasks import Analysed
 from foundation.task.config import TaskConfig
 from foundation.task.load import load_task
 from tests.science import planted
@@ -197,6 +201,20 @@ def test_an_interval_over_items_only_is_called_that_beside_its_p(tmp_path: Path)
     assert first["p"] is not None and first["interval over"] == "items"
     assert table(report, "systemic_failure")[0]["interval over"] == "items"
     assert "nothing is left to compare: its intervals are about these ones only" in report.sentences[0]
+
+
+def test_a_matrix_stops_at_whole_ways_of_sharing_and_says_so(
+    made: tuple[Path, Report], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Twelve models in full, twelve as probes, three of random weights; twenty-five find room."""
+    monkeypatch.setattr(figures, "_MOST_MODELS", 25)
+    found = [Analysed(c, [], [], None) for c in conditions(gather([str(made[0] / "runs")])) if c.task.name == "first"]
+    drawn = {picture.name: picture for picture in figures.pictures(found, None)}["kappa_matrix"]
+    assert drawn.caption.startswith("Error consistency of every pair of models, but for those of first: scratch. ")
+    names = re.findall(r"<text[^>]*>([^<]*)</text>", drawn.svg)
+    assert {"full", "probe"} <= set(names) and "scratch" not in names
+    whole = next(picture for picture in made[1].pictures if picture.name == "kappa_matrix")
+    assert whole.caption.startswith("Error consistency of every pair of models. ")
 
 
 def test_one_foundation_says_what_is_missing(tmp_path: Path) -> None:
