@@ -425,12 +425,31 @@ def test_representations_are_compared_with_their_anchors(tmp_path: Path) -> None
     ("changed", "words"),
     [
         ({"runs": []}, r"runs is empty: name folders with predictions, as in  runs=\["),
+        ({"sizes": []}, r"sizes is empty: name the k of .*, as in  sizes=\[2,3\]"),
         ({"sizes": [1, 2]}, r"sizes=\[1\] must be 2 or more"),
     ],
 )
 def test_settings_that_cannot_work_are_refused(tmp_path: Path, changed: dict[str, object], words: str) -> None:
     with pytest.raises(UserError, match=words):
         settings(tmp_path, **changed).check()
+
+
+@pytest.mark.parametrize(
+    ("changed", "words"),
+    [
+        ({"tasks": ["frist"]}, "tasks has frist, and there is only first, second"),
+        ({"tasks": ["first", "thrid"]}, "tasks has thrid, and there is only first, second"),
+        ({"specialists": {"frist": "foundation0"}}, "specialists has frist, and there is only first, second"),
+        (
+            {"specialists": {"first": "mine"}},
+            "specialists.first=mine: no foundation begins so, among those of first: foundation0, foundation1, foundation2",
+        ),
+    ],
+)
+def test_names_that_nothing_has_are_refused(tmp_path: Path, changed: dict[str, object], words: str) -> None:
+    lay_study(tmp_path / "runs", n=(3, 2, 30), variants=("full",))
+    with pytest.raises(UserError, match=words):
+        make_report(settings(tmp_path, **changed))
 
 
 def test_the_settings_compose() -> None:

@@ -26,6 +26,7 @@ from foundation.science.likeness import unlike
 from foundation.science.methods import methods_table
 from foundation.science.notes import unbalanced
 from foundation.science.records import Store
+from foundation.science.refusals import refuse_unknown_specialists
 from foundation.science.store import find_files, gather
 from foundation.science.tables import Table
 from foundation.science.within_tasks import Analysed, analyse
@@ -72,6 +73,7 @@ def homogenize(cfg: HomogenizeConfig, settings: dict[str, Any]) -> Report:
 def make_report(cfg: HomogenizeConfig) -> Report:
     """Everything that follows from the predictions, and nothing else."""
     store = gather(cfg.runs, only_tasks=cfg.tasks)
+    refuse_unknown_specialists(store.tasks, cfg.specialists)
     extra = read_groups(cfg.groups) if cfg.groups else {}
     notes = list(store.notes)
     items = {name: items_of(task, Path(cfg.runs_dir), extra, notes) for name, task in store.tasks.items()}

@@ -45,23 +45,27 @@ def gather(runs: Iterable[str], *, only_tasks: list[str] | None = None) -> Store
     """Read every predictions.parquet below these folders (or these files), and check them. Globs may be used.
 
     Raises:
-        UserError: nothing is there; or models of a task differ in split, items, gold labels or label names; an item comes
-            twice; a model is there twice; one foundation has two names, or one name two foundations.
+        UserError: nothing is there; no task is called as one of only_tasks; models of a task differ in split, items, gold
+            labels or label names; an item comes twice; a model is there twice; one foundation has two names, or one name two
+            foundations.
     """
     by_task: dict[str, list[_Run]] = {}
     for path in find_files(runs):
         for run in _runs_of(path):
+            known = by_task.setdefault(run.keys["task"], [])
             if not only_tasks or run.keys["task"] in only_tasks:
-                by_task.setdefault(run.keys["task"], []).append(run)
+                known.append(run)
     if not by_task:
         raise UserError(
             f"no predictions below {', '.join(runs)}: make them with  python -m foundation.finetune task=sst2  "
             "or name other folders with runs=[FOLDER,…]"
         )
+    if unknown := [name for name in only_tasks or [] if name not in by_task]:
+        raise UserError(f"tasks has {', '.join(unknown)}, and there is only {', '.join(sorted(by_task))}")
     notes: list[str] = []
     tasks = {}
     for name, found in sorted(by_task.items()):
-        if answers := _task(name, found, notes):
+        if found and (answers := _task(name, found, notes)):
             tasks[name] = answers
     refuse_renamed_foundations(tasks.values())
     return Store(tasks, notes)
