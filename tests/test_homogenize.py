@@ -217,6 +217,29 @@ def test_a_matrix_stops_at_whole_ways_of_sharing_and_says_so(
     assert whole.caption.startswith("Error consistency of every pair of models. ")
 
 
+def test_sharing_pays_against_scratch_on_the_same_data(tmp_path: Path) -> None:
+    """100 s of pretraining; a task takes 5 s, from scratch 25 s on a third of the data and 500 s on all."""
+    good, bad = np.arange(40) % np.array([[8], [10]]) == 0, np.arange(40) % np.array([[3], [4]]) == 0
+    lay_arm(tmp_path / "runs", "one", good, variant="full-shard-1-of-3", sharing="full", data_shard="1/3")
+    write_json(tmp_path / "runs/one/run.json", {"result": {"training_seconds": 100}})
+    for part, seconds in (("1/1", 500.0), ("1/3", 25.0)):
+        folder = "scratch" if part == "1/1" else "scratch-shard-1-of-3"
+        for seed in (0, 1):
+            changed = {
+                "foundation": f"random-{part}-{seed}",
+                "data_shard": part,
+                "seed": seed,
+                "arm": f"s{seed}/{folder}",
+            }
+            arm = lay_arm(tmp_path / "runs", f"s{seed}", bad[[seed]], variant=folder, sharing="full", **changed)
+            summary = json.loads((arm / "scores.json").read_text())
+            record = summary["seeds"][0] | {"seed": seed, "seconds": seconds}
+            write_json(arm / "scores.json", summary | {"seeds": [record], "fingerprints": {"start": "scratch-1"}})
+    rows = {(row["sharing"], row["data"]): row for row in table(make_report(settings(tmp_path)), "sharing")}
+    assert rows["scratch", "1/1"]["seconds a task"] == 500
+    assert rows["full", "1/3"]["T*"] == 100 / (25 - 5)
+
+
 def test_one_foundation_says_what_is_missing(tmp_path: Path) -> None:
     lay_arm(tmp_path / "runs", "one", planted.failures(np.random.default_rng(0), (1, 2, 40))[0], with_scores=False)
     notes = " ".join(make_report(settings(tmp_path)).notes)

@@ -36,7 +36,7 @@ def sharing_table(found: list[Analysed]) -> Table:
         "Sharing degree: the share of the parameters used at inference whose bytes are the foundation's, by hashing tensors. "
         "κ: error consistency (residual correlation where labels are numbers) of seeds of one foundation (shared) and of "
         "different ones (control). T*: tasks after which sharing has paid for the pretraining in seconds, where the row scores "
-        "at least what scratch does and a task takes less time than from scratch.",
+        "at least what scratch does on the same data and a task takes less time than from scratch.",
         [*KEYS, "sharing degree", *with_ends("κ shared", "κ control"), "score", "trained parameters", "bytes a task",
          "seconds a task", "training memory, bytes", "pretraining seconds", "T*", *SIZES],
         plain(rows),
@@ -67,10 +67,10 @@ def _pretraining_seconds(condition: Condition) -> float | None:
 
 
 def _break_even(each: Analysed, found: list[Analysed]) -> float | None:
-    """T* = C_pre / (C_scratch − C_task), at matched quality only."""
-    scratch = next(
-        (o.condition for o in found if o.condition.is_scratch and o.condition.task is each.condition.task), None
-    )
+    """T* = C_pre / (C_scratch − C_task), at matched quality and on the same data only."""
+    candidates = [other.condition for other in found if other.condition.is_scratch]
+    # What was trained on more data takes longer and scores more.
+    scratch = next((c for c in candidates if c.task is each.condition.task and c.data == each.condition.data), None)
     pretraining, own = _pretraining_seconds(each.condition), mean_seed(each.condition, "seconds")
     if scratch is None or pretraining is None or own is None or each.condition.is_scratch:
         return None
