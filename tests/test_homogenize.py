@@ -68,7 +68,10 @@ def test_a_ratio_to_independence_never_stands_alone(made: tuple[Path, Report]) -
     }
     for row in found:
         for name in ("N0 independence", "N1 difficulty", "N2 control", "ratio to N0", "ratio to N1", "ratio to N2"):
-            assert row[name], name
+            # Two models of other foundations cannot show how often three fail together.
+            is_open = "N1" in name and int(row["k"]) > int(row["foundations"]) - 1
+            assert bool(row[name]) != is_open, name
+    assert {row["sharing"] for row in found if not row["N1 difficulty"]} == {"scratch"}
 
 
 def test_every_figure_of_a_table_names_what_it_stands_on(made: tuple[Path, Report]) -> None:

@@ -145,7 +145,8 @@ def systemic_table(found: list[Analysed]) -> Table:
         "systemic_failure",
         "How often do k models all fail on an item?",
         "Shared: k models of one foundation. Three nulls: N0 independent models of these error rates; N1 models that "
-        "have only the items' difficulty in common, as models of other foundations show it (Rasch, cross-fitted); N2 k "
+        "have only the items' difficulty in common, as models of other foundations show it (Rasch, cross-fitted; a dash "
+        "where k is more than those foundations, which then cannot show it); N2 k "
         "models of k different foundations (the control arm: same models, so same size and accuracy). The ratio to N0 "
         "grows without bound with k and says almost nothing about sharing; the claim is the effect, shared − N2. "
         "Without several seeds a foundation, ratios are of N2.",

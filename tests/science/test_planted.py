@@ -164,6 +164,16 @@ def test_a_defect_exceeds_difficulty_and_control() -> None:
     assert shape.shared[-1] > shape.control[-1] > shape.independence[-1]
 
 
+def test_two_models_do_not_show_how_often_three_fail() -> None:
+    """Of three foundations two show each difficulty: enough for pairs, and a guess about triples, which is not made."""
+    answers = planted.answers(planted.failures(np.random.default_rng(0), (3, 3, 200)))
+    nulls = Nulls(answers)
+    pairs, triples = systemic_failures(answers, nulls, [2, 3])
+    assert pairs.difficulty is not None and triples.difficulty is None
+    assert triples.shared is not None and triples.control is not None
+    assert profile(answers, nulls).difficulty is None
+
+
 def test_the_difficulty_that_was_put_in_is_found() -> None:
     """SF_k of models that were not fitted on, against the integral of the true distribution."""
     draws = np.random.default_rng(0)
