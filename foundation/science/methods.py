@@ -9,7 +9,7 @@ from foundation.core.errors import UserError
 from foundation.science.answers import Answers
 from foundation.science.conditions import DISJOINT, Condition
 from foundation.science.contrast import pair_tables
-from foundation.science.inference import arm_table, estimate, holm, multibootstrap
+from foundation.science.inference import FEWEST_FOUNDATIONS, arm_table, estimate, holm, multibootstrap
 from foundation.science.tables import Table, plain, spread, with_ends
 from foundation.science.within_tasks import KEYS, SIZES, keys, sizes_of
 
@@ -98,8 +98,10 @@ def _score_rows(each: Condition, scratch: Condition, notes: list[str]) -> list[l
     arms = [_by_foundation(one.answers) for one in (each, scratch)]
     try:
         found = multibootstrap(*arms, paired=False, blocks_N=each.answers.blocks_N)
-    except UserError as error:
-        notes.append(f"{each.task.name}, {each.label} − scratch: not compared ({error})")
+    except UserError:
+        notes.append(
+            f"{each.task.name}, {each.label} − scratch: not compared with fewer than {FEWEST_FOUNDATIONS} of each"
+        )
         return []
     row = [*keys(each), "scratch", "accuracy", found.difference, found.low, found.high, found.p]
     return [[*row, *sizes_of(each)]]
