@@ -299,6 +299,17 @@ def test_what_one_foundation_did_alone_leaves_the_others_in_place(tmp_path: Path
         assert note in report.notes
 
 
+def test_rows_that_cannot_be_are_named(tmp_path: Path) -> None:
+    failed = planted.failures(np.random.default_rng(0), (5, 2, 40))
+    for p, variant in enumerate(("full", "full", "probe", "scratch", "scratch")):
+        lay_arm(tmp_path / "runs", f"foundation{p}", failed[p], variant=variant)
+    assert {
+        "toy, probe − full: not compared, since they have no foundation in common",
+        "toy, full − scratch: not compared with fewer than 3 of each",
+        "toy, probe − scratch: not compared with fewer than 3 of each",
+    } <= set(make_report(settings(tmp_path)).notes)
+
+
 def test_a_foundation_of_one_seed_is_named_where_it_cannot_count(tmp_path: Path) -> None:
     lay_study(tmp_path / "runs", n=(3, 3, 40), variants=("full",))
     for task, n_seeds in (("first", 1), ("second", 2)):
@@ -387,7 +398,7 @@ def test_an_unbalanced_grid_is_named(tmp_path: Path) -> None:
     lay_arm(tmp_path / "runs", "too", failed[1])
     lay_arm(tmp_path / "runs", "short", failed[2][:1])
     notes = make_report(settings(tmp_path)).notes
-    assert "toy, full: the grid is unbalanced: short has no seed 1" in notes
+    assert "toy, full: the grid is unbalanced, and has no row in the table of variance: short has no seed 1" in notes
 
 
 def test_groups_of_the_user_are_taken(tmp_path: Path) -> None:

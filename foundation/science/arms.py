@@ -5,6 +5,7 @@ from typing import Any
 
 import yaml
 
+from foundation.core.errors import UserError
 from foundation.core.files import read_json
 from foundation.core.plain import from_plain
 from foundation.core.run import CONFIG_FILE
@@ -35,12 +36,21 @@ def summary_of(arm: Path) -> dict[str, Any]:
 def settings_of(run: Path) -> dict[str, Any]:
     """A run folder's settings; none where it has none."""
     path = run / CONFIG_FILE
-    content: dict[str, Any] = yaml.safe_load(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    if not path.is_file():
+        return {}
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError):
+        content = None
+    if not isinstance(content, dict):
+        raise UserError(f"{path} holds no settings any more: put back the file that the run wrote")
     return content
 
 
 def recipe_of(arm: Path) -> dict[str, Any]:
     """How the foundation of <foundation>/finetune/<task>/<arm> came to be; empty where that cannot be read any more."""
+    if arm.parent.parent.name != "finetune":
+        return {}
     run = arm.parent.parent.parent
     shape = run / "final" / "config.json"
     info = read_json(shape) if shape.is_file() else {}

@@ -51,8 +51,8 @@ class Condition:
 
     @property
     def names(self) -> list[str]:
-        """Of `foundations`."""
-        by_fingerprint = {model.foundation: model.name for model in self.models}
+        """Of `foundations`. Random weights are called after the run that gave their shape, so their seed is added."""
+        by_fingerprint = {m.foundation: f"{m.name} seed {m.seed}" if m.is_scratch else m.name for m in self.models}
         return [by_fingerprint[foundation] for foundation in self.foundations]
 
     def values(self) -> Floats | None:

@@ -192,7 +192,7 @@ def _incomplete(name: str, arms: dict[Path, list[_Run]], notes: list[str]) -> No
     """Say which arms were interrupted, and what of them is taken."""
     for arm, runs in arms.items():
         seeds = sorted(run.keys["seed"] for run in runs)
-        if any(run.path.parent != arm for run in runs):
+        if not (arm / PREDICTIONS_FILE).is_file() and any(run.path.parent != arm for run in runs):
             taken = f"its seed{'s' * (len(seeds) > 1)} {', '.join(map(str, seeds))} taken as they are"
             notes.append(f"{name}: {runs[0].keys['arm']} was interrupted, {taken} ({arm})")
         elif waiting := waiting_seeds(arm, set(seeds)):

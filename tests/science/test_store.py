@@ -9,6 +9,7 @@ from pyarrow import parquet
 from foundation.core.errors import UserError
 from foundation.science.conditions import conditions
 from foundation.science.store import find_files, gather
+from foundation.task.predictions import read_predictions, write_predictions
 from tests.science import planted
 from tests.science.stored import interrupt, lay_arm, lay_study
 from tests.task import toy
@@ -128,6 +129,25 @@ def test_an_interrupted_scratch_arm_is_no_second_foundation(tmp_path: Path) -> N
     (model,) = [model for model in store.tasks["toy"].models if model.is_scratch]
     assert (model.foundation, model.scores["value"], model.folder) == ("random-0", 1 - FAILED[1][0].mean(), scratch)
     assert f"toy: one/scratch was interrupted, its seed 0 taken as they are ({scratch})" in store.notes
+
+
+def test_a_seed_that_is_named_alone_was_not_interrupted(tmp_path: Path) -> None:
+    arm = lay_arm(tmp_path, "one", FAILED[0])
+    run = read_predictions(arm / "predictions.parquet")[0]
+    write_predictions(arm / "seed-0/predictions.parquet", [run])
+    store = gather([str(arm / "seed-0")])
+    assert [model.seed for model in store.tasks["toy"].models] == [0]
+    assert store.notes == []
+
+
+def test_settings_that_cannot_be_read_are_named(tmp_path: Path) -> None:
+    arm = lay_arm(tmp_path, "one", FAILED[0])
+    interrupt(arm, toy.lay_task(tmp_path / "data"))
+    (arm / "config.yaml").write_text("start: [")
+    with pytest.raises(
+        UserError, match=r"config\.yaml holds no settings any more: put back the file that the run wrote"
+    ):
+        gather([str(tmp_path)])
 
 
 def test_seeds_that_an_arm_has_not_collected_are_named(tmp_path: Path) -> None:
