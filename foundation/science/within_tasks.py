@@ -111,13 +111,13 @@ def pairs_table(found: list[Analysed]) -> Table:
     return Table(
         "pairs",
         "Are two models of one foundation more alike than two of different ones?",
-        "Shared: pairs of seeds of one foundation. Control: pairs of different foundations, never of the same seed. "
-        "Effect: how much more alike shared pairs are (for distances control − shared). Foundation share ρ_F = 1 − "
-        "shared/control of the correctness difference. p: permutations of foundation labels, one-sided; Holm: over all "
-        "tests of this table. Intervals: two-way jackknife, 95 %, of the effect over what its column names: over items only, "
-        "which holds for these foundations alone, below 3 foundations (then there is no p) and where the effect is gone "
-        "without one of them. Effect without collapsed: where a model is no better than the constant answer, of the "
-        "others; seeds of one foundation that collapse alike pass for what it adds.",
+        "Shared: pairs of seeds of one foundation. Control: pairs of different foundations, and of different seeds if any "
+        "foundation has two. Effect: how much more alike shared pairs are (for distances control − shared). Foundation share "
+        "ρ_F = 1 − shared/control of the correctness difference. p: permutations of foundation labels, one-sided; Holm: over "
+        "all tests of this table. Intervals: two-way jackknife, 95 %, of the effect over what its column names: over items "
+        "only, which holds for these foundations alone, below 3 foundations (then there is no p) and where the effect is gone "
+        "without one of them. Effect without collapsed: where a model is no better than the constant answer, of the others; "
+        "seeds of one foundation that collapse alike pass for what it adds.",
         [*KEYS, "measure", *with_ends("shared", "control", "effect", "effect without collapsed"), "interval over", "p",
          "p Holm", *SIZES],
         plain(rows),
