@@ -299,6 +299,15 @@ def test_what_one_foundation_did_alone_leaves_the_others_in_place(tmp_path: Path
         assert note in report.notes
 
 
+def test_the_legend_names_what_any_profile_shows(tmp_path: Path) -> None:
+    """Three foundations cannot show the difficulty of triples, four can; the smaller study comes first."""
+    lay_study(tmp_path / "runs", n=(3, 3, 60), tasks=("a",), variants=("full",))
+    lay_study(tmp_path / "runs", n=(4, 3, 60), tasks=("b",), variants=("full",))
+    drawn = {picture.name: picture.svg for picture in make_report(settings(tmp_path)).pictures}
+    for label in ("shared foundation", "N0 independence", "N1 item difficulty", "N2 other foundations"):
+        assert drawn["profile"].count(f">{label}<") == 1, label
+
+
 def test_rows_that_cannot_be_are_named(tmp_path: Path) -> None:
     failed = planted.failures(np.random.default_rng(0), (5, 2, 40))
     for p, variant in enumerate(("full", "full", "probe", "scratch", "scratch")):

@@ -88,8 +88,11 @@ def _profiles(found: list[Analysed]) -> Picture | None:
                 axes.set_axis_off()
                 continue
             _profile(axes, chosen[place])
-        handles, labels = grid.flat[0].get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside lower center", ncols=4)
+        # Not every condition has all of them.
+        named = {
+            label: handle for axes in grid.flat for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)
+        }
+        figure.legend(list(named.values()), list(named), loc="outside lower center", ncols=4)
 
     return Picture(
         "profile",
