@@ -193,8 +193,8 @@ def _incomplete(name: str, arms: dict[Path, list[_Run]], notes: list[str]) -> No
     for arm, runs in arms.items():
         seeds = sorted(run.keys["seed"] for run in runs)
         if not (arm / PREDICTIONS_FILE).is_file() and any(run.path.parent != arm for run in runs):
-            taken = f"its seed{'s' * (len(seeds) > 1)} {', '.join(map(str, seeds))} taken as they are"
-            notes.append(f"{name}: {runs[0].keys['arm']} was interrupted, {taken} ({arm})")
+            taken = f"its seed {seeds[0]} is" if len(seeds) == 1 else f"its seeds {', '.join(map(str, seeds))} are"
+            notes.append(f"{name}: {runs[0].keys['arm']} was interrupted, and {taken} taken as what there is ({arm})")
         elif waiting := waiting_seeds(arm, set(seeds)):
             left = f"seed{'s' * (len(waiting) > 1)} {', '.join(map(str, waiting))}"
             notes.append(

@@ -128,7 +128,7 @@ def test_an_interrupted_scratch_arm_is_no_second_foundation(tmp_path: Path) -> N
     store = gather([str(tmp_path)])
     (model,) = [model for model in store.tasks["toy"].models if model.is_scratch]
     assert (model.foundation, model.scores["value"], model.folder) == ("random-0", 1 - FAILED[1][0].mean(), scratch)
-    assert f"toy: one/scratch was interrupted, its seed 0 taken as they are ({scratch})" in store.notes
+    assert f"toy: one/scratch was interrupted, and its seed 0 is taken as what there is ({scratch})" in store.notes
 
 
 def test_a_seed_that_is_named_alone_was_not_interrupted(tmp_path: Path) -> None:
