@@ -1,7 +1,8 @@
 """Run what is missing of the study:  python experiments/2026-11-25-homogenization/run.py [smoke|study] [--list] [--only REGEX].
 
 A cell is one command of the project in a process of its own. Its mark, <runs_dir>/cells/<name>.json, holds the command and the
-seconds it took; a cell that has its mark is not run again, and one that failed leaves its output in a .log beside.
+seconds it took; a cell that has its mark, with the command it has now, is not run again. One that failed leaves its output in a
+.log beside.
 """
 
 import argparse
@@ -39,9 +40,7 @@ def main() -> int:
         return 0
     started = time.perf_counter()
     for stage in STAGES:
-        missing = [
-            cell for cell in wanted if cell.stage == stage and (stage == "report" or not mark(grid, cell).is_file())
-        ]
+        missing = [cell for cell in wanted if cell.stage == stage and (stage == "report" or not is_done(grid, cell))]
         with ThreadPoolExecutor(1 if stage in ("data", "report") else chosen.jobs) as pool:
             ended_well = list(pool.map(lambda cell: run(grid, cell, chosen.jobs), missing))
         failed = [cell.name for cell, ok in zip(missing, ended_well, strict=True) if not ok]
@@ -59,15 +58,26 @@ def mark(grid: Grid, cell: Cell) -> Path:
     return Path(grid.runs_dir) / "cells" / f"{cell.name.replace('/', '--')}.json"
 
 
+def command_of(cell: Cell) -> list[str]:
+    """What follows the interpreter's name."""
+    module = STAGES[cell.stage]
+    program = ["-m", module] if module.startswith("foundation.") else [str(HERE / f"{module}.py")]
+    return [*program, *cell.arguments]
+
+
+def is_done(grid: Grid, cell: Cell) -> bool:
+    """Whether the cell was run as it is asked for now: a mark from before a change of the grid is of another cell."""
+    path = mark(grid, cell)
+    return path.is_file() and json.loads(path.read_text(encoding="utf-8"))["command"] == command_of(cell)
+
+
 def run(grid: Grid, cell: Cell, jobs: int) -> bool:
     """Whether the command ended well."""
     path = mark(grid, cell)
     path.parent.mkdir(parents=True, exist_ok=True)
     log = path.with_suffix(".log")
     threads = {"OMP_NUM_THREADS": "1"} if jobs > 1 else {}
-    module = STAGES[cell.stage]
-    program = ["-m", module] if module.startswith("foundation.") else [str(HERE / f"{module}.py")]
-    command = [sys.executable, *program, *cell.arguments]
+    command = [sys.executable, *command_of(cell)]
     started = time.perf_counter()
     with log.open("w", encoding="utf-8") as out:
         done = subprocess.run(command, stdout=out, stderr=subprocess.STDOUT, env={**os.environ, **threads}, check=False)
@@ -88,10 +98,10 @@ def show(wanted: list[Cell], grid: Grid, jobs: int) -> None:
     """Each cell with its seconds, measured where it was run, and what is left to pay."""
     left = 0.0
     for cell in wanted:
-        path = mark(grid, cell)
-        seconds = json.loads(path.read_text())["seconds"] if path.is_file() else cell.estimate_s
-        left += 0 if path.is_file() else seconds
-        print(f"  {'done' if path.is_file() else '    '} {seconds:7.0f} s  {cell.name}")
+        done = is_done(grid, cell)
+        seconds = json.loads(mark(grid, cell).read_text(encoding="utf-8"))["seconds"] if done else cell.estimate_s
+        left += 0 if done else seconds
+        print(f"  {'done' if done else '    '} {seconds:7.0f} s  {cell.name}")
     print(f"{len(wanted)} cells; left: about {left / jobs / 60:.0f} minutes with {jobs} at a time")
 
 

@@ -1,6 +1,7 @@
 """What one foundation does to several tasks at once: scores that move together, groups that lose everywhere."""
 
 from itertools import permutations, product
+from math import perm
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -13,7 +14,7 @@ from foundation.science.conditions import Condition
 from foundation.science.failures import outcome_homogenization
 from foundation.science.items import Items
 from foundation.science.tables import Table, plain, with_ends
-from foundation.science.variance import inheritance, normalised_score, specificity_gap, spread_over_tasks
+from foundation.science.variance import inheritance, specificity_gap, spread_over_tasks
 
 Floats: TypeAlias = NDArray[np.float64]
 
@@ -25,23 +26,64 @@ def scores_by_kind(found: list[Condition]) -> dict[tuple[str, str], dict[str, Fl
 
     The floor is the constant answer's score, the ceiling 1: metrics whose best is another number are not normalised so.
     """
-    kinds: dict[tuple[str, str], list[Condition]] = {}
-    for condition in found:
-        if condition.values() is not None:
-            kinds.setdefault((condition.variant, condition.data), []).append(condition)
     tables: dict[tuple[str, str], dict[str, Floats]] = {}
-    for kind, members in kinds.items():
-        common = [f for f in members[0].foundations if all(f in other.foundations for other in members)]
-        if common:
-            tables[kind] = {condition.task.name: _normalised(condition, common) for condition in members}
+    for kind, members in _by_kind([c for c in found if c.normalised() is not None]).items():
+        kept, foundations = largest_grid(members)
+        tables[kind] = {condition.task.name: _normalised(condition, foundations) for condition in kept}
     return tables
 
 
+def _by_kind(found: list[Condition]) -> dict[tuple[str, str], list[Condition]]:
+    kinds: dict[tuple[str, str], list[Condition]] = {}
+    for condition in found:
+        kinds.setdefault((condition.variant, condition.data), []).append(condition)
+    return kinds
+
+
+def largest_grid(members: list[Condition]) -> tuple[list[Condition], list[str]]:
+    """Tasks and foundations that all have each other: two tasks if there can be, then the most cells, then foundations."""
+    own = [frozenset(member.foundations) for member in members]
+
+    def size(foundations: frozenset[str]) -> tuple[int, int, int]:
+        n_tasks = sum(foundations <= theirs for theirs in own)
+        return min(n_tasks, 2), n_tasks * len(foundations), len(foundations)
+
+    chosen = max([*own, frozenset.intersection(*own)], key=lambda f: size(f) if f else (0, 0, 0))
+    kept = [member for member, theirs in zip(members, own, strict=True) if chosen <= theirs]
+    return kept, [foundation for foundation in kept[0].foundations if foundation in chosen]
+
+
 def _normalised(condition: Condition, foundations: list[str]) -> Floats:
-    values = condition.values()
-    assert values is not None
-    floor = np.array(condition.task.summary.get("baseline", 0.0))
-    return normalised_score(values[[condition.foundations.index(f) for f in foundations]], floor)
+    scores = condition.normalised()
+    assert scores is not None
+    return scores[[condition.foundations.index(f) for f in foundations]]
+
+
+def left_out(found: list[Condition]) -> list[str]:
+    """What the tables across tasks are without, a note each."""
+    if len({condition.task.name for condition in found}) < 2:
+        return []
+    notes = []
+    for condition in found:
+        if condition.normalised() is None:
+            notes.append(
+                f"across tasks, {condition.label}: without {condition.task.name}, of which a model has no scores.json or no arm "
+                "was finished"
+            )
+    for members in _by_kind([c for c in found if c.normalised() is not None]).values():
+        kept, foundations = largest_grid(members)
+        where = f"across tasks, {members[0].label}"
+        names = {f: name for member in members for f, name in zip(member.foundations, member.names, strict=True)}
+        for member in members:
+            if not any(member is other for other in kept):
+                lack = sorted(names[f] for f in set(foundations) - set(member.foundations))
+                notes.append(f"{where}: without {member.task.name}, which {', '.join(lack)} did not do")
+        if lacking := sorted(name for f, name in names.items() if f not in foundations):
+            notes.append(f"{where}: without {', '.join(lacking)}, which did not do every task")
+        if len(kept) > 1 and not (enough_P := _seeds([_normalised(c, foundations) for c in kept])[1]).all():
+            single = [names[f] for f, enough in zip(foundations, enough_P, strict=True) if not enough]
+            notes.append(f"{where}: without {', '.join(single)}, which has one seed where others have more")
+    return notes
 
 
 def scores_table(found: list[Condition]) -> Table:
@@ -67,11 +109,8 @@ def convergence_table(found: list[Condition]) -> Table:
     for (variant, data), tasks in scores_by_kind(found).items():
         if len(tasks) < 2:
             continue
-        n_seeds = min(scores.shape[1] for scores in tasks.values())
-        scores_QPS = np.stack([scores[:, :n_seeds] for scores in tasks.values()])
-        scores_QPS = scores_QPS[:, np.isfinite(scores_QPS).all(axis=(0, 2))]
-        if not scores_QPS.shape[1]:
-            continue
+        n_seeds, enough_P = _seeds(list(tasks.values()))
+        scores_QPS = np.stack([scores[enough_P, :n_seeds] for scores in tasks.values()])
         spread_P = spread_over_tasks(scores_QPS.mean(axis=2))
         row = [variant, data, scores_QPS.mean(), *_mean_interval(spread_P)]
         try:
@@ -85,11 +124,19 @@ def convergence_table(found: list[Condition]) -> Table:
         "Across tasks: do scores move together?",
         "Spread: standard deviation over tasks of a foundation's z, mean over foundations with Student's interval. Inheritance "
         "index σ²_φ/(σ²_φ + σ²_τφ): 1, a foundation that is bad is bad on every task; 0, its effect belongs to the task. Its "
-        "interval is Weerahandi's generalised one. Correlation: of foundations' scores over task pairs, from 5 foundations.",
+        "interval is Weerahandi's generalised one. Correlation: of foundations' scores over task pairs, from 5 foundations. "
+        "Only tasks and foundations that all have each other count, and as many seeds as all have.",
         ["sharing", "data", "mean z", *with_ends("spread over tasks", "inheritance"), "σ² foundation",
          "σ² task × foundation", "σ² seed", "correlation", "tasks", "foundations", "seeds"],
         plain(rows),
     )  # fmt: skip
+
+
+def _seeds(scores_QPS: list[Floats]) -> tuple[int, NDArray[np.bool_]]:
+    """How many seeds of each foundation count, and which foundations have them; one seed only where nobody has two."""
+    n_seeds_P = np.min([np.isfinite(scores).sum(axis=1) for scores in scores_QPS], axis=0)
+    n_seeds = int(min(n_seeds_P[n_seeds_P > 1], default=1))
+    return n_seeds, n_seeds_P >= n_seeds
 
 
 def _mean_interval(values: Floats) -> list[float]:
@@ -109,12 +156,11 @@ def specificity_table(found: list[Condition], specialists: dict[str, str]) -> Ta
     rows: list[list[Any]] = []
     for condition in found:
         prefix = specialists.get(condition.task.name)
-        values = condition.values()
-        if prefix is None or values is None or condition.is_scratch:
+        scores = condition.normalised()
+        if prefix is None or scores is None or condition.is_scratch:
             continue
-        z_P = normalised_score(np.nanmean(values, axis=1), np.array(condition.task.summary.get("baseline", 0.0)))
-        names = {model.foundation: model.name for model in condition.models}
-        special = np.array([names[f].startswith(prefix) for f in condition.foundations])
+        z_P = np.nanmean(scores, axis=1)
+        special = np.array([name.startswith(prefix) for name in condition.names])
         if special.any() and not special.all():
             gap = specificity_gap(z_P[special], z_P[~special])
             row = [condition.task.name, condition.variant, condition.data, gap.difference, gap.low, gap.high]
@@ -131,12 +177,8 @@ def specificity_table(found: list[Condition], specialists: dict[str, str]) -> Ta
 def group_outcomes_table(found: list[Condition], items: dict[str, Items]) -> Table:
     """Outcome homogenization with tasks as deployments: the same foundation behind all of them, or another for each."""
     rows: list[list[Any]] = []
-    kinds: dict[tuple[str, str], list[Condition]] = {}
-    for condition in found:
-        if condition.answers.n_labels:
-            kinds.setdefault((condition.variant, condition.data), []).append(condition)
-    for (variant, data), members in kinds.items():
-        common = [f for f in members[0].foundations if all(f in other.foundations for other in members)]
+    for (variant, data), there in _by_kind([c for c in found if c.answers.n_labels]).items():
+        members, common = largest_grid(there)
         if len(members) < 2 or len(common) < 2:
             continue
         for grouping in sorted(set.intersection(*(set(items[c.task.name].groups) for c in members))):
@@ -174,14 +216,26 @@ def _group_counts(condition: Condition, groups: list[str], common: list[str]) ->
 
 
 def _assignments(n_foundations: int, n_tasks: int) -> tuple[list[tuple[int, ...]], list[tuple[int, ...]]]:
-    """Which foundation is behind which task: one behind all; or all different where there are enough, else not all one."""
+    """Which foundation is behind which task: one behind all; or all different where there are enough, else not all one.
+
+    Of the second kind all, or _MOST_ASSIGNMENTS drawn at random.
+    """
     shared = [(p,) * n_tasks for p in range(n_foundations)]
-    if n_foundations >= n_tasks:
-        control = list(permutations(range(n_foundations), n_tasks))
-    else:
-        control = [c for c in product(range(n_foundations), repeat=n_tasks) if len(set(c)) > 1]
-    chosen = rng(0, "assignments").permutation(len(control))[:_MOST_ASSIGNMENTS]
-    return shared, [control[number] for number in sorted(chosen)]
+    are_enough = n_foundations >= n_tasks
+    n_control = perm(n_foundations, n_tasks) if are_enough else n_foundations**n_tasks - n_foundations
+    if n_control <= _MOST_ASSIGNMENTS:
+        listed = (
+            permutations(range(n_foundations), n_tasks) if are_enough else product(range(n_foundations), repeat=n_tasks)
+        )
+        return shared, [chosen for chosen in listed if len(set(chosen)) > 1]
+    draws, control = rng(0, "assignments"), set[tuple[int, ...]]()
+    while len(control) < _MOST_ASSIGNMENTS:
+        drawn = (
+            draws.permutation(n_foundations)[:n_tasks] if are_enough else draws.integers(n_foundations, size=n_tasks)
+        )
+        if np.ptp(drawn) > 0:
+            control.add(tuple(drawn.tolist()))
+    return shared, sorted(control)
 
 
 def _mean_outcome(

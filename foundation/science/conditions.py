@@ -3,7 +3,8 @@
 Letters: N items · M models · K labels
 """
 
-from dataclasses import dataclass
+from collections.abc import Collection
+from dataclasses import dataclass, replace
 from typing import TypeAlias
 
 import numpy as np
@@ -14,6 +15,7 @@ from foundation.science.answers import Answers
 from foundation.science.calibration import scale_by_other_half
 from foundation.science.design import Design
 from foundation.science.records import Model, Store, TaskAnswers
+from foundation.science.variance import normalised_score
 
 Floats: TypeAlias = NDArray[np.float64]
 
@@ -47,6 +49,12 @@ class Condition:
         """For tables and figures."""
         return self.variant if self.data == WHOLE else f"{self.variant}, data {self.data}"
 
+    @property
+    def names(self) -> list[str]:
+        """Of `foundations`. Random weights are called after the run that gave their shape, so their seed is added."""
+        by_fingerprint = {m.foundation: f"{m.name} seed {m.seed}" if m.is_scratch else m.name for m in self.models}
+        return [by_fingerprint[foundation] for foundation in self.foundations]
+
     def values(self) -> Floats | None:
         """(P, S) of the task's own metric, NaN where a foundation has fewer seeds; None without scores.json."""
         design = self.answers.design
@@ -57,6 +65,36 @@ class Condition:
             mine = [m.scores["value"] for m, f in zip(self.models, design.foundation_M, strict=True) if f == p]
             table[p, : len(mine)] = mine
         return table
+
+    def normalised(self) -> Floats | None:
+        """(P, S) of values between the constant answer's, 0, and 1; None where either is not known."""
+        values, floor = self.values(), self.task.summary.get("baseline")
+        return None if values is None or floor is None else normalised_score(values, np.array(floor))
+
+    @property
+    def collapsed_M(self) -> NDArray[np.bool_] | None:
+        """Which models are no better than the constant answer; None where scores.json is not there to say."""
+        if not all("collapsed" in model.scores for model in self.models):
+            return None
+        return np.array([bool(model.scores["collapsed"]) for model in self.models])
+
+    def part(self, kept_M: NDArray[np.bool_]) -> "Condition":
+        """Of these models only, their foundations numbered anew."""
+        answers, design = self.answers, self.answers.design
+        places, foundation_M = np.unique(design.foundation_M[kept_M], return_inverse=True)
+        soft = answers.probabilities_MNK
+        part = replace(
+            answers,
+            predicted_MN=answers.predicted_MN[kept_M],
+            design=Design(foundation_M, design.seed_M[kept_M]),
+            probabilities_MNK=None if soft is None else soft[kept_M],
+        )
+        foundations = [self.foundations[p] for p in places]
+        return replace(self, numbers_M=self.numbers_M[kept_M], answers=part, foundations=foundations)
+
+    def of_foundations(self, foundations: Collection[str]) -> "Condition":
+        """Of their models only."""
+        return self.part(np.array([model.foundation in foundations for model in self.models]))
 
 
 def conditions(store: Store, *, with_soft: bool = True) -> list[Condition]:

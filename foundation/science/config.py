@@ -31,6 +31,8 @@ class HomogenizeConfig:
         found = []
         if not self.runs:
             found.append("runs is empty: name folders with predictions, as in  runs=[runs/a/finetune,runs/b/finetune]")
+        if not self.sizes:
+            found.append('sizes is empty: name the k of "k models all fail", as in  sizes=[2,3]')
         if bad := [size for size in self.sizes if size < 2]:
             found.append(f"sizes={bad} must be 2 or more: one model alone has nobody to fail with")
         if found:

@@ -160,7 +160,7 @@ def _permutation(answers: Answers) -> float | None:
         same = foundation_M[:, None] == foundation_M[None]
         np.fill_diagonal(same, False)
         other = foundation_M[:, None] != foundation_M[None]
-        if design.is_crossed:
+        if design.keeps_seeds_apart:
             other &= design.seed_M[:, None] != design.seed_M[None]
         return float(distance[other].mean() - distance[same].mean())
 

@@ -6,6 +6,7 @@ import numpy as np
 
 from foundation.core.files import read_json
 from foundation.science.conditions import Condition
+from foundation.science.design import MOST_TUPLES, at_most
 from foundation.science.failures import tuple_failures
 from foundation.science.items import Items
 from foundation.science.tables import Table, plain, spread, with_ends
@@ -35,7 +36,7 @@ def sharing_table(found: list[Analysed]) -> Table:
         "Sharing degree: the share of the parameters used at inference whose bytes are the foundation's, by hashing tensors. "
         "κ: error consistency (residual correlation where labels are numbers) of seeds of one foundation (shared) and of "
         "different ones (control). T*: tasks after which sharing has paid for the pretraining in seconds, where the row scores "
-        "at least what scratch does and a task takes less time than from scratch.",
+        "at least what scratch does on the same data and a task takes less time than from scratch.",
         [*KEYS, "sharing degree", *with_ends("κ shared", "κ control"), "score", "trained parameters", "bytes a task",
          "seconds a task", "training memory, bytes", "pretraining seconds", "T*", *SIZES],
         plain(rows),
@@ -66,10 +67,10 @@ def _pretraining_seconds(condition: Condition) -> float | None:
 
 
 def _break_even(each: Analysed, found: list[Analysed]) -> float | None:
-    """T* = C_pre / (C_scratch − C_task), at matched quality only."""
-    scratch = next(
-        (o.condition for o in found if o.condition.is_scratch and o.condition.task is each.condition.task), None
-    )
+    """T* = C_pre / (C_scratch − C_task), at matched quality and on the same data only."""
+    candidates = [other.condition for other in found if other.condition.is_scratch]
+    # What was trained on more data takes longer and scores more.
+    scratch = next((c for c in candidates if c.task is each.condition.task and c.data == each.condition.data), None)
     pretraining, own = _pretraining_seconds(each.condition), mean_seed(each.condition, "seconds")
     if scratch is None or pretraining is None or own is None or each.condition.is_scratch:
         return None
@@ -87,7 +88,7 @@ def groups_table(found: list[Analysed], items: dict[str, Items], size: int) -> T
         if not answers.n_labels or not each.systemic:
             continue
         k = max((one.size for one in each.systemic if one.size <= size), default=each.systemic[0].size)
-        sides = [answers.design.shared(k), answers.design.control(k)[:2000]]
+        sides = [at_most(MOST_TUPLES, side) for side in (answers.design.shared(k), answers.design.control(k))]
         together = [tuple_failures(answers.failed_MN, side).mean(axis=0) if len(side) else None for side in sides]
         rates = [answers.failed_MN.mean(axis=0), *together]
         for grouping, groups in items[condition.task.name].groups.items():

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from foundation.core.randomness import rng
-from foundation.science.inference import Sample, is_crossed
+from foundation.science.inference import Sample
 
 Ints: TypeAlias = NDArray[np.int64]
 
@@ -48,21 +48,32 @@ class Design:
         return int(np.bincount(self.foundation_M).max())
 
     @cached_property
-    def is_crossed(self) -> bool:
-        """Whether every foundation has the same seeds: then control tuples never repeat a seed, as shared ones cannot."""
-        return is_crossed(self.foundation_M, self.seed_M)
+    def keeps_seeds_apart(self) -> bool:
+        """Whether control tuples never repeat a seed, as shared ones cannot: where a foundation has two, and pairs are left.
+
+        Models of one seed share the order of their data; counted as control they would hide what a foundation adds.
+        """
+        first, second = np.triu_indices(self.n_models, 1)
+        differ = (self.foundation_M[first] != self.foundation_M[second]) & (self.seed_M[first] != self.seed_M[second])
+        return self.n_seeds > 1 and bool(differ.any())
 
     def sample(self, n_items: int) -> Sample:
         """What a figure of this design stands on."""
         return Sample(self.n_foundations, self.n_seeds, n_items)
 
     def shared(self, size: int) -> Ints:
-        """(T, k): all sets of models of one foundation."""
+        """(T, k): sets of models of one foundation. All pairs; of larger ones at most MOST_TUPLES, drawn at random."""
         groups = [np.flatnonzero(self.foundation_M == p) for p in range(self.n_foundations)]
-        return _table([chosen for group in groups for chosen in combinations(group.tolist(), size)], size)
+        n_sets = np.array([comb(len(group), size) for group in groups], dtype=np.float64)
+        if size == 2 or n_sets.sum() <= _MOST_LISTED:
+            listed = _table([chosen for group in groups for chosen in combinations(group.tolist(), size)], size)
+            return listed if size == 2 else at_most(MOST_TUPLES, listed)
+        draws = rng(0, "tuples", size)
+        drawn = draws.choice(len(groups), size=MOST_TUPLES, p=n_sets / n_sets.sum())
+        return _table(sorted({tuple(np.sort(draws.choice(groups[p], size, replace=False))) for p in drawn}), size)
 
     def control(self, size: int) -> Ints:
-        """(T, k): sets of models of different foundations, and of different seeds where seeds are crossed.
+        """(T, k): sets of models of different foundations, and of different seeds where seeds are kept apart.
 
         All pairs; of larger ones at most MOST_TUPLES, drawn at random.
         """
@@ -72,10 +83,8 @@ class Design:
             return pairs[self._is_control(pairs)]
         if comb(self.n_models, size) <= _MOST_LISTED:
             listed = _table(list(combinations(range(self.n_models), size)), size)
-            listed = listed[self._is_control(listed)]
-            chosen = rng(0, "tuples", size).permutation(len(listed))[:MOST_TUPLES]
-            return listed[np.sort(chosen)]
-        return self._drawn(size)
+            return at_most(MOST_TUPLES, listed[self._is_control(listed)])
+        return at_most(MOST_TUPLES, self._drawn(size))
 
     def _drawn(self, size: int) -> Ints:
         draws = rng(0, "tuples", size)
@@ -85,15 +94,21 @@ class Design:
             found |= {tuple(row) for row in drawn[self._is_control(drawn)].tolist()}
             if len(found) >= MOST_TUPLES:
                 break
-        return _table(sorted(found)[:: max(1, len(found) // MOST_TUPLES)][:MOST_TUPLES], size)
+        return _table(sorted(found), size)
 
     def _is_control(self, tuples_Tk: Ints) -> NDArray[np.bool_]:
-        """(T,): foundations all different; seeds too where they are crossed."""
-        kinds = [self.foundation_M[tuples_Tk]] + ([self.seed_M[tuples_Tk]] if self.is_crossed else [])
+        """(T,): foundations all different; seeds too where they are kept apart."""
+        kinds = [self.foundation_M[tuples_Tk]] + ([self.seed_M[tuples_Tk]] if self.keeps_seeds_apart else [])
         ok = np.ones(len(tuples_Tk), dtype=bool)
         for kind in kinds:
             ok &= (np.diff(np.sort(kind, axis=1), axis=1) > 0).all(axis=1)
         return ok
+
+
+def at_most(n_tuples: int, tuples_Tk: Ints) -> Ints:
+    """A random draw of so many tuples, in order. The first ones would be those of the first foundations."""
+    chosen = rng(0, "tuples", tuples_Tk.shape[1]).permutation(len(tuples_Tk))[:n_tuples]
+    return tuples_Tk[np.sort(chosen)]
 
 
 def _table(tuples: list[tuple[int, ...]], size: int) -> Ints:

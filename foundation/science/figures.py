@@ -88,8 +88,11 @@ def _profiles(found: list[Analysed]) -> Picture | None:
                 axes.set_axis_off()
                 continue
             _profile(axes, chosen[place])
-        handles, labels = grid.flat[0].get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside lower center", ncols=4)
+        # Not every condition has all of them.
+        named = {
+            label: handle for axes in grid.flat for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)
+        }
+        figure.legend(list(named.values()), list(named), loc="outside lower center", ncols=4)
 
     return Picture(
         "profile",
@@ -134,24 +137,33 @@ def _matrices(found: list[Analysed]) -> Picture | None:
             tasks.setdefault(each.condition.task.name, []).append(each.condition)
     if not tasks:
         return None
+    drawn = {task: _that_fit(members) for task, members in tasks.items()}
+    left = [f"{task}: {each.label}" for task, members in tasks.items() for each in members[len(drawn[task]) :]]
+    but = f", but for those of {'; '.join(left)}" if left else ""
 
     def draw(figure: Figure) -> None:
         grid = figure.subplots(1, len(tasks), squeeze=False)[0]
-        for axes, (task, members) in zip(grid, tasks.items(), strict=True):
+        for axes, (task, members) in zip(grid, drawn.items(), strict=True):
             image = _matrix(axes, members, task)
         figure.colorbar(image, ax=list(grid), label="error consistency κ", shrink=0.7)
 
     return Picture(
         "kappa_matrix",
         "Who errs like whom",
-        "Error consistency of every pair of models. White lines part foundations, black lines ways of sharing; a foundation "
-        "that is shared shows as a bright square on the diagonal.",
+        f"Error consistency of every pair of models{but}. White lines part foundations, black lines ways of sharing; a "
+        "foundation that is shared shows as a bright square on the diagonal.",
         svg(draw, 0.8 + 4.4 * len(tasks), 4.6),
     )
 
 
+def _that_fit(members: list[Condition]) -> list[Condition]:
+    """The first of them, whole, up to _MOST_MODELS models in all, or one."""
+    totals = np.cumsum([condition.answers.design.n_models for condition in members])
+    return members[: max(1, int(np.searchsorted(totals, _MOST_MODELS, side="right")))]
+
+
 def _matrix(axes: Axes, members: list[Condition], task: str) -> Any:
-    failed = np.concatenate([condition.answers.failed_MN for condition in members])[:_MOST_MODELS]
+    failed = np.concatenate([condition.answers.failed_MN for condition in members])
     kappa = pairs.error_consistency(failed)
     np.fill_diagonal(kappa, np.nan)
     image = axes.imshow(kappa, cmap=_COLOURS_OF_KAPPA, vmin=0, vmax=1, interpolation="nearest")

@@ -169,13 +169,20 @@ class Multibootstrap:
 
 
 def multibootstrap(
-    first_PSN: Sequence[Floats], second_PSN: Sequence[Floats], *, paired: bool, n_resamples: int = 2_000, seed: int = 0
+    first_PSN: Sequence[Floats],
+    second_PSN: Sequence[Floats],
+    *,
+    paired: bool,
+    blocks_N: Ints | None = None,
+    n_resamples: int = 2_000,
+    seed: int = 0,
 ) -> Multibootstrap:
     """Compare the means of two arms: resample foundations, seeds inside each, and items (the same ones for both arms).
 
     Args:
         first_PSN, second_PSN: one entry a foundation, (S, N) scores of its seeds on each item, as 1 for right.
-        paired: both arms begin at the same foundations, in the same order, so they are drawn together.
+        paired: both arms begin at the same foundations, in one order, so they are drawn together.
+        blocks_N: items drawn together, as the words of a sentence have to be; None: blocks at random.
 
     Conservative where arms are paired: what items and foundations are to each other is resampled twice over and counts
     three times in the variance (Owen 2007). `estimate` of arms' tables counts it once.
@@ -193,8 +200,7 @@ def multibootstrap(
         )
     if paired and sizes[0] != sizes[1]:
         raise UserError(f"arms of {sizes[0]} and {sizes[1]} foundations cannot be paired")
-    n_items = first_PSN[0].shape[-1]
-    blocks = item_blocks(n_items)
+    blocks = item_blocks(first_PSN[0].shape[-1]) if blocks_N is None else blocks_N
     sizes_G = np.bincount(blocks).astype(np.float64)
     draws = rng(seed, "multibootstrap")
     drawn_BG = draws.multinomial(len(sizes_G), np.full(len(sizes_G), 1 / len(sizes_G)), size=n_resamples)
@@ -207,11 +213,11 @@ def multibootstrap(
         weights_BX = _nested_weights(chosen_BP, [len(seeds) for seeds in arm], draws)
         means.append((weights_BX @ sums_XG * drawn_BG).sum(axis=1) / (drawn_BG @ sizes_G))
     differences = means[0] - means[1]
-    plain = [float(np.mean([seeds.mean() for seeds in arm])) for arm in (first_PSN, second_PSN)]
     low, high = np.quantile(differences, [0.025, 0.975])
     tail = min(float((differences <= 0).mean()), float((differences >= 0).mean()))
     p = min(1.0, 2 * max(tail, 1 / n_resamples))
-    return Multibootstrap(plain[0] - plain[1], float(low), float(high), p, sizes, n_items)
+    first, second = (float(np.mean([seeds.mean() for seeds in arm])) for arm in (first_PSN, second_PSN))
+    return Multibootstrap(first - second, float(low), float(high), p, sizes, len(blocks))
 
 
 def _nested_weights(chosen_BP: Ints, n_seeds_P: list[int], draws: np.random.Generator) -> Floats:
@@ -233,8 +239,8 @@ def permutation_p(
 ) -> float:
     """Chance of a statistic at least as large if foundations were labels without meaning; exact but for sampling.
 
-    Where every foundation has the same seeds, labels move only among models of one seed: those share the order of their
-    data, so only they are exchangeable. Else labels move among all models.
+    Labels move only among models of one seed, since those share the order of their data, and among models whose seed is
+    theirs alone. A seed that a foundation lacks changes nothing for the others.
 
     Raises:
         UserError: fewer than three foundations.
@@ -242,24 +248,24 @@ def permutation_p(
     n_foundations = len(np.unique(foundation_M))
     if n_foundations < FEWEST_FOUNDATIONS:
         raise UserError(f"a permutation test of foundations needs {FEWEST_FOUNDATIONS}, and there are {n_foundations}")
-    groups = [np.flatnonzero(seed_M == s) for s in np.unique(seed_M)] if is_crossed(foundation_M, seed_M) else None
+    groups = exchangeable(seed_M)
     draws = rng(seed, "permutation")
     observed = statistic(foundation_M)
     as_large = 0
     for _ in range(n_permutations):
         labels = foundation_M.copy()
-        for group in groups or [np.arange(len(labels))]:
+        for group in groups:
             labels[group] = draws.permutation(labels[group])
         # Sums in another order differ in the last digits, which must not decide about a tie.
         as_large += statistic(labels) >= observed - 1e-12 * max(1.0, abs(observed))
     return (1 + as_large) / (1 + n_permutations)
 
 
-def is_crossed(foundation_M: Ints, seed_M: Ints) -> bool:
-    """Whether every foundation has one model of every seed, and there are two seeds or more."""
-    cells = set(zip(foundation_M.tolist(), seed_M.tolist(), strict=True))
-    n_seeds = len(np.unique(seed_M))
-    return n_seeds > 1 and len(cells) == len(seed_M) == len(np.unique(foundation_M)) * n_seeds
+def exchangeable(seed_M: Ints) -> list[Ints]:
+    """Models among which labels of foundations may move: those of one seed; and all whose seed no other model has."""
+    _, code_M, n_models = np.unique(seed_M, return_inverse=True, return_counts=True)
+    alone = np.flatnonzero(n_models[code_M] == 1)
+    return [*(np.flatnonzero(code_M == code) for code in np.flatnonzero(n_models > 1)), alone]
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

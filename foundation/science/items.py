@@ -36,7 +36,7 @@ def items_of(task: TaskAnswers, runs_dir: Path, extra: dict[str, dict[str, dict[
     if task.labels:
         groups["label"] = [task.labels[int(number)] for number in task.gold_N]
     if any(texts):
-        groups["length"] = [length_bin(text) for text in texts]
+        groups["length"] = [length_bin(text) if text else "no text" for text in texts]
     for grouping, by_task in extra.items():
         if own := by_task.get(task.name):
             if lacking := [item for item in task.item_ids if item not in own]:
@@ -82,13 +82,20 @@ def _texts(task: TaskAnswers, runs_dir: Path, notes: list[str]) -> list[str]:
     if data.fingerprint() != task.summary.get("fingerprints", {}).get("data"):
         notes.append(f"{task.name}: its data have changed since it was fine-tuned, so texts are not shown")
         return [""] * len(task.item_ids)
-    return _matched(task, data)
+    texts = _matched(task, data)
+    if lacking := texts.count(""):
+        notes.append(
+            f"{task.name}: no text is shown for {lacking:,} of {len(texts):,} items: its data have none for them"
+        )
+    return texts
 
 
 def _matched(task: TaskAnswers, data: TaskData) -> list[str]:
+    """The text of an item; of a word or of one label of several, the text that it belongs to."""
     pairs = data.dev.text_pair or [""] * len(data.dev)
     by_id = {
         item: f"{text} ⁄ {pair}" if pair else text
         for item, text, pair in zip(data.dev.ids, data.dev.text, pairs, strict=True)
     }
-    return [by_id.get(item, "") for item in task.item_ids]
+    groups = [task.clusters[number] for number in task.cluster_N]
+    return [by_id.get(item) or by_id.get(group, "") for item, group in zip(task.item_ids, groups, strict=True)]

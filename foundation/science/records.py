@@ -20,7 +20,8 @@ class Model:
 
     arm: its name as it was stored. variant: what was done with the foundation, as in full or lora: the arm's name without the
     foundation's and without the shard.
-    scores: its record in the arm's scores.json, empty where there is none.
+    scores: its record in scores.json, empty where there is none. folder: its arm's.
+    settings: of the fine-tune; recipe: of the foundation, its shape and its pretraining. Both empty where they are not known.
     """
 
     task: str
@@ -34,6 +35,8 @@ class Model:
     folder: Path
     is_scratch: bool
     scores: dict[str, Any] = field(default_factory=dict)
+    settings: dict[str, Any] = field(default_factory=dict)
+    recipe: dict[str, Any] = field(default_factory=dict)
 
     def __str__(self) -> str:
         shard = "" if self.data_shard == "1/1" else f", shard {self.data_shard}"
@@ -44,7 +47,8 @@ class Model:
 class TaskAnswers:
     """All models' answers to one task. gold_N, predicted_MN: class numbers, or values where labels is empty.
 
-    cluster_N: items of one cluster (the words of a sentence) are no independent items. summary: an arm's scores.json.
+    cluster_N: items of one cluster (the words of a sentence) are no independent items. clusters: their names.
+    summary: an arm's scores.json, without baseline where every arm was interrupted.
     """
 
     name: str
@@ -52,6 +56,7 @@ class TaskAnswers:
     labels: list[str]
     item_ids: list[str]
     cluster_N: Ints
+    clusters: list[str]
     gold_N: Floats
     predicted_MN: Floats
     logits_MNK: NDArray[np.float32]

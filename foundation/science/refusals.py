@@ -55,3 +55,15 @@ def refuse_renamed_foundations(tasks: Iterable[TaskAnswers]) -> None:
                 f"{model.name} is two foundations, {other.foundation} in {other.folder} and {model.foundation} in "
                 f"{model.folder}: fine-tune again whichever is outdated"
             )
+
+
+def refuse_unknown_specialists(tasks: dict[str, TaskAnswers], specialists: dict[str, str]) -> None:
+    """specialists: task → beginning of foundations' names. Both have to be there."""
+    for task, beginning in specialists.items():
+        if task not in tasks:
+            raise UserError(f"specialists has {task}, and there is only {', '.join(sorted(tasks))}")
+        names = sorted({model.name for model in tasks[task].models})
+        if not any(name.startswith(beginning) for name in names):
+            raise UserError(
+                f"specialists.{task}={beginning}: no foundation begins so, among those of {task}: {', '.join(names)}"
+            )

@@ -11,7 +11,8 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 from tqdm import tqdm
 
-from foundation.core.files import fingerprint, hash_file, write_atomically, write_json
+from foundation.core.errors import UserError
+from foundation.core.files import fingerprint, hash_file, read_json, write_atomically, write_json
 from foundation.science import across_tasks, costs_and_groups, within_tasks
 from foundation.science.conditions import conditions
 from foundation.science.config import HomogenizeConfig
@@ -21,12 +22,16 @@ from foundation.science.figures import pictures
 from foundation.science.findings import sentences
 from foundation.science.items import Items, items_of, read_groups
 from foundation.science.layers import cka_table
+from foundation.science.likeness import unlike
+from foundation.science.methods import methods_table
+from foundation.science.notes import unbalanced
 from foundation.science.records import Store
+from foundation.science.refusals import refuse_unknown_specialists
 from foundation.science.store import find_files, gather
 from foundation.science.tables import Table
 from foundation.science.within_tasks import Analysed, analyse
 
-_TEMPLATE = "report.html.j2"
+_TEMPLATE, RECORD_FILE = "report.html.j2", "report.json"
 # What the terminal shows; the page and the CSV files have all.
 _ON_TERMINAL = ("models", "pairs", "systemic_failure", "across_tasks", "methods", "sharing")
 
@@ -48,8 +53,10 @@ class Report:
 def homogenize(cfg: HomogenizeConfig, settings: dict[str, Any]) -> Report:
     """Gather, analyse, write, and print. Raises UserError where the store cannot be analysed."""
     started = time.perf_counter()
-    report = make_report(cfg)
     folder = Path(cfg.output)
+    # Before the work, which takes minutes.
+    written_before(folder)
+    report = make_report(cfg)
     write_report(folder, report, settings)
     for table in report.tables:
         if table.name in _ON_TERMINAL and table.rows:
@@ -66,6 +73,7 @@ def homogenize(cfg: HomogenizeConfig, settings: dict[str, Any]) -> Report:
 def make_report(cfg: HomogenizeConfig) -> Report:
     """Everything that follows from the predictions, and nothing else."""
     store = gather(cfg.runs, only_tasks=cfg.tasks)
+    refuse_unknown_specialists(store.tasks, cfg.specialists)
     extra = read_groups(cfg.groups) if cfg.groups else {}
     notes = list(store.notes)
     items = {name: items_of(task, Path(cfg.runs_dir), extra, notes) for name, task in store.tasks.items()}
@@ -74,8 +82,11 @@ def make_report(cfg: HomogenizeConfig) -> Report:
         for condition in tqdm(conditions(store), desc="analysing", unit="condition", disable=None, leave=False)
     ]
     cka = cka_table(Path(cfg.representations)) if cfg.representations else None
+    members = [each.condition for each in found]
+    notes += [*unlike(members), *unbalanced(members), *across_tasks.left_out(members)]
+    tables = _tables(found, items, cfg, notes)
     return Report(
-        tables=[*_tables(found, items, cfg), *([cka] if cka else [])],
+        tables=[*tables, *([cka] if cka else [])],
         pictures=pictures(found, cka),
         sentences=sentences(found),
         items=explored(store.tasks, items),
@@ -86,7 +97,7 @@ def make_report(cfg: HomogenizeConfig) -> Report:
     )
 
 
-def _tables(found: list[Analysed], items: dict[str, Items], cfg: HomogenizeConfig) -> list[Table]:
+def _tables(found: list[Analysed], items: dict[str, Items], cfg: HomogenizeConfig, notes: list[str]) -> list[Table]:
     members = [each.condition for each in found]
     tables = [
         within_tasks.read_table(found),
@@ -94,7 +105,7 @@ def _tables(found: list[Analysed], items: dict[str, Items], cfg: HomogenizeConfi
         within_tasks.systemic_table(found),
         within_tasks.profile_table(found),
         within_tasks.variance_table(found),
-        within_tasks.methods_table(found),
+        methods_table(members, notes),
         costs_and_groups.sharing_table(found),
         across_tasks.convergence_table(members),
         across_tasks.scores_table(members),
@@ -122,17 +133,34 @@ def _missing(store: Store, found: list[Analysed]) -> list[str]:
 
 
 def write_report(folder: Path, report: Report, settings: dict[str, Any]) -> None:
-    """report.html, tables/, figures/, report.json: each whole or not at all; tables and figures of an earlier report go."""
-    kept = {f"{table.name}.csv" for table in report.tables} | {f"{picture.name}.svg" for picture in report.pictures}
-    for old in [*folder.glob("tables/*.csv"), *folder.glob("figures/*.svg")]:
-        if old.name not in kept:
-            old.unlink()
-    for table in report.tables:
-        _write(folder / "tables" / f"{table.name}.csv", table.as_csv())
-    for picture in report.pictures:
-        _write(folder / "figures" / f"{picture.name}.svg", picture.svg)
-    _write(folder / "report.html", page(report))
-    write_json(folder / "report.json", {"predictions": report.fingerprint, "settings": settings, "notes": report.notes})
+    """report.html, tables/, figures/, report.json: each whole or not at all; the files of an earlier report go, and no others.
+
+    Raises:
+        UserError: tables, figures or a page are there that no report wrote.
+    """
+    contents = {f"tables/{table.name}.csv": table.as_csv() for table in report.tables}
+    contents |= {f"figures/{picture.name}.svg": picture.svg for picture in report.pictures}
+    contents["report.html"] = page(report)
+    for name in written_before(folder) - contents.keys():
+        (folder / name).unlink(missing_ok=True)
+    record = {"predictions": report.fingerprint, "settings": settings, "notes": report.notes, "files": sorted(contents)}
+    # First, so that what an interrupted report leaves is known to be a report's.
+    write_json(folder / RECORD_FILE, record)
+    for name, text in contents.items():
+        _write(folder / name, text)
+
+
+def written_before(folder: Path) -> set[str]:
+    """Files that the report in this folder wrote, as its report.json names them."""
+    record = folder / RECORD_FILE
+    files = set(read_json(record).get("files", [])) if record.is_file() else set()
+    there = [name for name in ("report.html", "tables", "figures") if (folder / name).exists()]
+    if there and not files:
+        raise UserError(
+            f"{folder} holds {', '.join(there)} and no {RECORD_FILE} that names them as a report's: move them away, or name "
+            "another folder with output=FOLDER"
+        )
+    return files
 
 
 def _write(path: Path, text: str) -> None:

@@ -17,11 +17,10 @@ from numpy.typing import NDArray
 from pyarrow import parquet
 
 from foundation.core.errors import UserError
-from foundation.core.files import read_json
+from foundation.science.arms import PREDICTIONS_FILE, arm_of, recipe_of, summary_of, waiting_seeds
 from foundation.science.records import Model, Store, TaskAnswers
 from foundation.science.refusals import refuse_doubles, refuse_identical, refuse_renamed_foundations
 
-PREDICTIONS_FILE, SCORES_FILE = "predictions.parquet", "scores.json"
 _KEYS = ("task", "split", "seed", "foundation", "sharing", "arm", "data_shard")
 _NEEDED = ("task", "split", "item_id", "gold", "predicted", "logits", "seed", "foundation", "sharing", "arm", "labels")
 _OPTIONAL = ("data_shard", "group")
@@ -46,23 +45,27 @@ def gather(runs: Iterable[str], *, only_tasks: list[str] | None = None) -> Store
     """Read every predictions.parquet below these folders (or these files), and check them. Globs may be used.
 
     Raises:
-        UserError: nothing is there; or models of a task differ in split, items, gold labels or label names; an item comes
-            twice; a model is there twice; one foundation has two names, or one name two foundations.
+        UserError: nothing is there; no task is called as one of only_tasks; models of a task differ in split, items, gold
+            labels or label names; an item comes twice; a model is there twice; one foundation has two names, or one name two
+            foundations.
     """
     by_task: dict[str, list[_Run]] = {}
     for path in find_files(runs):
         for run in _runs_of(path):
+            known = by_task.setdefault(run.keys["task"], [])
             if not only_tasks or run.keys["task"] in only_tasks:
-                by_task.setdefault(run.keys["task"], []).append(run)
+                known.append(run)
     if not by_task:
         raise UserError(
             f"no predictions below {', '.join(runs)}: make them with  python -m foundation.finetune task=sst2  "
             "or name other folders with runs=[FOLDER,…]"
         )
+    if unknown := [name for name in only_tasks or [] if name not in by_task]:
+        raise UserError(f"tasks has {', '.join(unknown)}, and there is only {', '.join(sorted(by_task))}")
     notes: list[str] = []
     tasks = {}
     for name, found in sorted(by_task.items()):
-        if answers := _task(name, found, notes):
+        if found and (answers := _task(name, found, notes)):
             tasks[name] = answers
     refuse_renamed_foundations(tasks.values())
     return Store(tasks, notes)
@@ -118,23 +121,31 @@ def _task(name: str, runs: list[_Run], notes: list[str]) -> TaskAnswers | None:
         raise UserError(f"task {name} cannot be analysed: {'; '.join(problems[:_NAMED_ROWS])}{more}")
     item_ids = reference.rows["item_id"].combine_chunks()
     orders = [pc.index_in(item_ids, value_set=run.rows["item_id"].combine_chunks()).to_numpy() for run in runs]
-    summaries = {run.path.parent: _summary(run.path.parent) for run in runs}
-    models = [_model(run, summaries[run.path.parent]) for run in runs]
+    arms: dict[Path, list[_Run]] = {}
+    for run in runs:
+        arms.setdefault(arm_of(run.path), []).append(run)
+    _incomplete(name, arms, notes)
+    summaries = {arm: summary_of(arm) for arm in arms}
+    recipes = {arm: recipe_of(arm) for arm in arms}
+    models = [_model(run, summaries[arm_of(run.path)], recipes[arm_of(run.path)]) for run in runs]
     refuse_doubles(name, models)
     logits = np.stack([_logits(run)[order] for run, order in zip(runs, orders, strict=True)])
     refuse_identical(name, models, logits)
-    clusters = reference.rows["group" if "group" in reference.rows.column_names else "item_id"].combine_chunks()
+    column = "group" if "group" in reference.rows.column_names else "item_id"
+    clusters = reference.rows[column].combine_chunks().dictionary_encode()
     return TaskAnswers(
         name=name,
         split=reference.keys["split"],
         labels=labels,
         item_ids=item_ids.to_pylist(),
-        cluster_N=clusters.dictionary_encode().indices.to_numpy().astype(np.int64),
+        cluster_N=clusters.indices.to_numpy().astype(np.int64),
+        clusters=clusters.dictionary.to_pylist(),
         gold_N=reference.rows["gold"].to_numpy(),
         predicted_MN=np.stack([r.rows["predicted"].to_numpy()[order] for r, order in zip(runs, orders, strict=True)]),
         logits_MNK=logits,
         models=models,
-        summary=next((summary for summary in summaries.values() if summary), {}),
+        # One with the baseline, which an interrupted arm does not know, if there is one.
+        summary=max(summaries.values(), key=lambda summary: ("baseline" in summary, bool(summary))),
     )
 
 
@@ -177,13 +188,21 @@ def _logits(run: _Run) -> NDArray[np.float32]:
     return flat.reshape(len(column), -1)
 
 
-def _summary(folder: Path) -> dict[str, Any]:
-    path = (folder.parent if folder.name.startswith("seed-") else folder) / SCORES_FILE
-    content: dict[str, Any] = read_json(path) if path.is_file() else {}
-    return content
+def _incomplete(name: str, arms: dict[Path, list[_Run]], notes: list[str]) -> None:
+    """Say which arms were interrupted, and what of them is taken."""
+    for arm, runs in arms.items():
+        seeds = sorted(run.keys["seed"] for run in runs)
+        if not (arm / PREDICTIONS_FILE).is_file() and any(run.path.parent != arm for run in runs):
+            taken = f"its seed {seeds[0]} is" if len(seeds) == 1 else f"its seeds {', '.join(map(str, seeds))} are"
+            notes.append(f"{name}: {runs[0].keys['arm']} was interrupted, and {taken} taken as what there is ({arm})")
+        elif waiting := waiting_seeds(arm, set(seeds)):
+            left = f"seed{'s' * (len(waiting) > 1)} {', '.join(map(str, waiting))}"
+            notes.append(
+                f"{name}: {runs[0].keys['arm']} has not collected {left}: the same foundation.finetune does ({arm})"
+            )
 
 
-def _model(run: _Run, summary: dict[str, Any]) -> Model:
+def _model(run: _Run, summary: dict[str, Any], recipe: dict[str, Any]) -> Model:
     name, _, variant = run.keys["arm"].partition("/")
     shard = run.keys["data_shard"]
     # After another task an encoder is no foundation's any more; what it goes back to is.
@@ -198,7 +217,9 @@ def _model(run: _Run, summary: dict[str, Any]) -> Model:
         foundation=run.keys["foundation"] if is_scratch else start.partition("-after-")[0],
         seed=run.keys["seed"],
         data_shard=shard,
-        folder=run.path.parent,
+        folder=arm_of(run.path),
         is_scratch=is_scratch,
         scores=next((seed for seed in summary.get("seeds", []) if seed["seed"] == run.keys["seed"]), {}),
+        settings=summary.get("config", {}),
+        recipe=recipe,
     )

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from foundation.core.errors import UserError
 from foundation.science.answers import Answers
+from foundation.science.design import at_most
 from foundation.science.failures import failure_profile, poisson_binomial, tuple_failures
 from foundation.science.inference import Estimate, block_sums, estimate, left_out, tuple_weights
 from foundation.science.rasch import Difficulty, fit_difficulty
@@ -31,7 +32,8 @@ class SystemicFailure:
     """SF_k of shared tuples and of all three nulls, which are never told apart.
 
     control: the empirical null, other foundations. independence: product of error rates. difficulty: item difficulty as the
-    control arm has it, None where it cannot be fitted. effect: shared − control. error_rates: of the models in either arm.
+    control arm has it, None where it cannot be fitted or k is above the models that show it. effect: shared − control.
+    error_rates: of the models in either arm.
     """
 
     size: int
@@ -76,33 +78,47 @@ class Nulls:
         return self._fits[fold]
 
     def _panels(self, fold: int) -> list[Ints]:
-        """Model numbers: at most one a foundation, of one seed where seeds are crossed."""
+        """Model numbers: at most one a foundation, of one seed where all have the same."""
         design = self.answers.design
-        others = np.flatnonzero(self.fold_P != fold)[:_PANEL_MODELS]
+        others = at_most(_PANEL_MODELS, np.flatnonzero(self.fold_P != fold)[:, None])[:, 0]
         by_foundation = [np.flatnonzero(design.foundation_M == p) for p in others]
         n_panels = min(_MOST_PANELS, *(len(models) for models in by_foundation)) if by_foundation else 0
         return [np.array([models[n] for models in by_foundation]) for n in range(n_panels)]
 
     def systemic_failure(self, tuples_Tk: Ints) -> float | None:
         """Mean over tuples of what models of their error rates would show, had they only the items in common."""
-        foundation_M = self.answers.design.foundation_M
-        values = []
-        for p in np.unique(foundation_M[tuples_Tk[:, 0]]):
-            chosen = tuples_Tk[foundation_M[tuples_Tk[:, 0]] == p]
-            for fit in self.difficulties(int(p)):
-                curves = fit.failure_curves(self.error_rates_M)
-                values.append(np.prod(curves[chosen], axis=1) @ fit.weights_Q)
-        return float(np.concatenate(values).mean()) if values else None
+        if (fits := self._fits_of(tuples_Tk)) is None:
+            return None
+        first_T = self.answers.design.foundation_M[tuples_Tk[:, 0]]
+        values = [
+            np.prod(fit.failure_curves(self.error_rates_M)[tuples_Tk[first_T == p]], axis=1) @ fit.weights_Q
+            for p, own in fits.items()
+            for fit in own
+        ]
+        return float(np.concatenate(values).mean())
 
     def profile(self, tuples_Tk: Ints) -> Floats | None:
         """(k + 1,): the same for the whole profile."""
+        if (fits := self._fits_of(tuples_Tk)) is None:
+            return None
         foundation_M = self.answers.design.foundation_M
         found = [
             fit.profile(self.error_rates_M[chosen])
             for chosen in tuples_Tk
-            for fit in self.difficulties(int(foundation_M[chosen[0]]))
+            for fit in fits[int(foundation_M[chosen[0]])]
         ]
-        return np.mean(found, axis=0) if found else None
+        profile: Floats = np.mean(found, axis=0)
+        return profile
+
+    def _fits_of(self, tuples_Tk: Ints) -> dict[int, list[Difficulty]] | None:
+        """By the foundation of tuples' first models; None where one has none on k models or more.
+
+        How often k models fail together is not in the failures of fewer: the fit would answer with the shape of its grid.
+        """
+        first_T = self.answers.design.foundation_M[tuples_Tk[:, 0]]
+        fits = {int(p): self.difficulties(int(p)) for p in np.unique(first_T)}
+        enough = all(own and len(own[0].ability_M) >= tuples_Tk.shape[1] for own in fits.values())
+        return fits if fits and enough else None
 
 
 def systemic_failures(answers: Answers, nulls: Nulls, sizes: list[int]) -> list[SystemicFailure]:
@@ -160,8 +176,9 @@ def profile(answers: Answers, nulls: Nulls) -> Profile:
     """Profiles of as many models as one foundation has seeds; without several seeds, of up to five foundations."""
     design = answers.design
     size = design.n_seeds if design.n_seeds > 1 else min(5, design.n_foundations)
-    shared = design.shared(size)[:_PROFILE_TUPLES] if design.n_seeds > 1 else np.empty((0, size), dtype=np.int64)
-    control = design.control(size)[:_PROFILE_TUPLES] if 1 < size <= design.n_foundations else shared[:0]
+    none = np.empty((0, size), dtype=np.int64)
+    shared = at_most(_PROFILE_TUPLES, design.shared(size)) if design.n_seeds > 1 else none
+    control = at_most(_PROFILE_TUPLES, design.control(size)) if 1 < size <= design.n_foundations else none
     tested = shared if len(shared) else control
     return Profile(
         size=size,

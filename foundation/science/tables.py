@@ -73,6 +73,12 @@ def spread(estimate: Estimate | None) -> list[Cell]:
     return [None, None, None] if estimate is None else [estimate.value, estimate.low, estimate.high]
 
 
+def varied(*estimates: Estimate | None) -> Cell:
+    """What the interval of the first of these that is there counts as a sample; None where there is none."""
+    first = next((one for one in estimates if one is not None), None)
+    return None if first is None else "foundations, items" if first.about_procedure else "items"
+
+
 def with_ends(*names: str) -> list[str]:
     """Each name, and the columns of its interval."""
     return [column for name in names for column in (name, f"{name} low", f"{name} high")]

@@ -24,6 +24,7 @@ def send(cfg: HomogenizeConfig, settings: dict[str, Any], report: Report, folder
     for table in report.tables:
         log.log_table(table.name, table.columns, [list(row) for row in table.rows])
     log.log_model(folder / "report.html", f"homogenization-{report.fingerprint}", "report", {"notes": report.notes})
-    for path in sorted((folder / "figures").glob("*.svg")):
-        log.log_model(path, f"figure-{path.stem}-{report.fingerprint}", "figure", {})
+    for picture in report.pictures:
+        path = folder / "figures" / f"{picture.name}.svg"
+        log.log_model(path, f"figure-{picture.name}-{report.fingerprint}", "figure", {})
     log.finish()

@@ -1,34 +1,44 @@
 """The analysis of each task by itself: who is like whom, who fails together, and what sharing has to do with it."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
-from foundation.core.errors import UserError
 from foundation.science.calibration import calibration
 from foundation.science.conditions import Condition
-from foundation.science.contrast import Contrast, contrasts, pair_tables
-from foundation.science.inference import arm_table, estimate, holm, multibootstrap
+from foundation.science.contrast import Contrast, contrasts
+from foundation.science.inference import Estimate, holm
 from foundation.science.systemic import Nulls, Profile, SystemicFailure, profile, systemic_failures
-from foundation.science.tables import Cell, Table, plain, ratio, spread, with_ends
+from foundation.science.tables import Cell, Table, plain, ratio, spread, varied, with_ends
 from foundation.science.variance import nested_decomposition
-
-FULL = "full"
 
 
 @dataclass(frozen=True, slots=True)
 class Analysed:
-    """A condition with all that was found out about it; profile: None for tasks whose labels are numbers."""
+    """A condition with all that was found out about it; profile: None for tasks whose labels are numbers.
+
+    without_collapsed: the contrasts of the other models, where any model collapsed and two did not.
+    """
 
     condition: Condition
     contrasts: list[Contrast]
     systemic: list[SystemicFailure]
     profile: Profile | None
+    without_collapsed: list[Contrast] = field(default_factory=list)
 
     def contrast(self, measure: str) -> Contrast | None:
         """The one of that measure."""
-        return next((found for found in self.contrasts if found.measure == measure), None)
+        return _of_measure(self.contrasts, measure)
+
+    def effect_without_collapsed(self, measure: str) -> Estimate | None:
+        """None where no model collapsed, or the others do not make both arms."""
+        found = _of_measure(self.without_collapsed, measure)
+        return None if found is None else found.effect
+
+
+def _of_measure(contrasts: list[Contrast], measure: str) -> Contrast | None:
+    return next((found for found in contrasts if found.measure == measure), None)
 
 
 def analyse(condition: Condition, sizes: list[int]) -> Analysed:
@@ -36,10 +46,15 @@ def analyse(condition: Condition, sizes: list[int]) -> Analysed:
     answers = condition.answers
     if answers.design.n_models < 2:
         return Analysed(condition, [], [], None)
+    collapsed_M = condition.collapsed_M
+    others = []
+    if collapsed_M is not None and collapsed_M.any() and (~collapsed_M).sum() > 1:
+        others = contrasts(condition.part(~collapsed_M).answers)
     if not answers.n_labels:
-        return Analysed(condition, contrasts(answers), [], None)
+        return Analysed(condition, contrasts(answers), [], None, others)
     nulls = Nulls(answers)
-    return Analysed(condition, contrasts(answers), systemic_failures(answers, nulls, sizes), profile(answers, nulls))
+    failures = systemic_failures(answers, nulls, sizes)
+    return Analysed(condition, contrasts(answers), failures, profile(answers, nulls), others)
 
 
 def keys(condition: Condition) -> list[Cell]:
@@ -48,13 +63,14 @@ def keys(condition: Condition) -> list[Cell]:
 
 
 def sizes_of(condition: Condition) -> list[Cell]:
-    """P, S, N."""
-    design = condition.answers.design
-    return [design.n_foundations, design.n_seeds, len(condition.answers.gold_N)]
+    """P, S, N, and how many of the models collapsed, as in 1 of 15."""
+    design, collapsed_M = condition.answers.design, condition.collapsed_M
+    collapsed = None if collapsed_M is None else f"{collapsed_M.sum()} of {design.n_models}"
+    return [design.n_foundations, design.n_seeds, len(condition.answers.gold_N), collapsed]
 
 
 KEYS = ["task", "sharing", "data"]
-SIZES = ["foundations", "seeds", "items"]
+SIZES = ["foundations", "seeds", "items", "collapsed"]
 
 
 def read_table(found: list[Analysed]) -> Table:
@@ -63,17 +79,18 @@ def read_table(found: list[Analysed]) -> Table:
     for each in found:
         condition = each.condition
         values = condition.values()
-        metric = str(condition.task.summary.get("metric", "accuracy"))
+        metric = condition.task.summary.get("metric")
         if values is None and condition.answers.n_labels:
-            values = 1 - condition.answers.failed_MN.mean(axis=1)[None]
+            metric, values = "accuracy", 1 - condition.answers.failed_MN.mean(axis=1)[None]
         means = [None] * 3 if values is None else [np.nanmean(values), np.nanmin(values), np.nanmax(values)]
         rows.append([*keys(condition), *sizes_of(condition), metric, *means])
     return Table(
         "models",
         "What was read",
-        "Score: the task's own metric, mean and range over all models of the row. Foundations of a scratch row are "
+        "Score: the metric named beside it, the task's own or, where scores.json is not there, accuracy; mean and range over "
+        "all models of the row. Foundations of a scratch row are "
         "random initialisations. Data: the part of the training rows that every model saw (1/1: all), or disjoint: "
-        "another for each seed.",
+        "another for each seed. Collapsed: models no better than the constant answer; they count in every row.",
         [*KEYS, *SIZES, "metric", "score", "worst", "best"],
         plain(rows),
     )
@@ -88,18 +105,23 @@ def pairs_table(found: list[Analysed]) -> Table:
             adjusted = p_values[len(rows)]
             row = [*keys(each.condition), contrast.measure]
             row += [*spread(contrast.shared), *spread(contrast.control), *spread(contrast.effect)]
-            rows.append([*row, contrast.permutation_p, adjusted, *sizes_of(each.condition)])
+            row += spread(each.effect_without_collapsed(contrast.measure))
+            row += [varied(contrast.effect, contrast.shared, contrast.control), contrast.permutation_p, adjusted]
+            rows.append([*row, *sizes_of(each.condition)])
     return Table(
         "pairs",
         "Are two models of one foundation more alike than two of different ones?",
-        "Shared: pairs of seeds of one foundation. Control: pairs of different foundations, never of the same seed. "
-        "Effect: how much more alike shared pairs are (for distances control − shared). Foundation share ρ_F = 1 − "
-        "shared/control of the correctness difference. p: permutations of foundation labels, one-sided; Holm: over all "
-        "tests of this table. Intervals: two-way jackknife over foundations and items, 95 %; below 3 foundations over "
-        "items only, and then no p.",
-        [*KEYS, "measure", *with_ends("shared", "control", "effect"), "p", "p Holm", *SIZES],
+        "Shared: pairs of seeds of one foundation. Control: pairs of different foundations, and of different seeds if any "
+        "foundation has two. Effect: how much more alike shared pairs are (for distances control − shared). Foundation share "
+        "ρ_F = 1 − shared/control of the correctness difference. p: permutations of foundation labels, one-sided; Holm: over "
+        "all tests of this table. Intervals: two-way jackknife, 95 %, of the effect over what its column names: over items "
+        "only, which holds for these foundations alone, below 3 foundations (then there is no p) and where the effect is gone "
+        "without one of them. Effect without collapsed: where a model is no better than the constant answer, of the others; "
+        "seeds of one foundation that collapse alike pass for what it adds.",
+        [*KEYS, "measure", *with_ends("shared", "control", "effect", "effect without collapsed"), "interval over", "p",
+         "p Holm", *SIZES],
         plain(rows),
-    )
+    )  # fmt: skip
 
 
 def _permutation(contrast: Contrast) -> float:
@@ -116,19 +138,20 @@ def systemic_table(found: list[Analysed]) -> Table:
             assert seen is not None
             control = None if one.control is None else one.control.value
             row = [*keys(each.condition), one.size, *spread(one.shared), one.independence, one.difficulty]
-            row += [*spread(one.control), *spread(one.effect)]
+            row += [*spread(one.control), *spread(one.effect), varied(one.effect, one.shared, one.control)]
             row += [ratio(seen.value, null) for null in (one.independence, one.difficulty, control)]
             rows.append([*row, *one.error_rates, *sizes_of(each.condition)])
     return Table(
         "systemic_failure",
         "How often do k models all fail on an item?",
         "Shared: k models of one foundation. Three nulls: N0 independent models of these error rates; N1 models that "
-        "have only the items' difficulty in common, as models of other foundations show it (Rasch, cross-fitted); N2 k "
+        "have only the items' difficulty in common, as models of other foundations show it (Rasch, cross-fitted; a dash "
+        "where k is more than those foundations, which then cannot show it); N2 k "
         "models of k different foundations (the control arm: same models, so same size and accuracy). The ratio to N0 "
         "grows without bound with k and says almost nothing about sharing; the claim is the effect, shared − N2. "
         "Without several seeds a foundation, ratios are of N2.",
         [*KEYS, "k", *with_ends("shared"), "N0 independence", "N1 difficulty", *with_ends("N2 control", "effect"),
-         "ratio to N0", "ratio to N1", "ratio to N2", "error rate", "error rate, control", *SIZES],
+         "interval over", "ratio to N0", "ratio to N1", "ratio to N2", "error rate", "error rate, control", *SIZES],
         plain(rows),
     )  # fmt: skip
 
@@ -194,89 +217,3 @@ def calibration_table(found: list[Analysed]) -> Table:
         [*KEYS, "foundation", "seed", "ECE", "Brier", "NLL", "temperature", "ECE scaled", "NLL scaled", "items"],
         plain(rows),
     )
-
-
-def methods_table(found: list[Analysed]) -> Table:
-    """Every way of sharing against full fine-tuning of the same foundations, and against no pretraining."""
-    rows: list[list[Any]] = []
-    for each in found:
-        base = _reference(each, found)
-        if base is not None:
-            rows += _paired_rows(each, base)
-        scratch = next((o for o in found if o.condition.is_scratch and _same_data(o, each)), None)
-        if scratch is not None and not each.condition.is_scratch and each.condition.answers.n_labels:
-            rows += _score_rows(each, scratch)
-    adjusted = holm([float("nan") if row[-4] is None else row[-4] for row in rows])
-    rows = [[*row[:-3], p, *row[-3:]] for row, p in zip(rows, adjusted, strict=True)]
-    return Table(
-        "methods",
-        "Does the way of sharing matter?",
-        "Row − reference: paired by foundation and item where both begin at the same foundations (two-way jackknife, t "
-        "test), else multibootstrap (Sellam et al. 2022) with its percentile interval. Holm over this table. No p below"
-        " three foundations.",
-        [*KEYS, "reference", "measure", *with_ends("difference"), "p", "p Holm", *SIZES],
-        plain(rows),
-    )
-
-
-def _same_data(one: Analysed, other: Analysed) -> bool:
-    return one.condition.task.name == other.condition.task.name and one.condition.data == other.condition.data
-
-
-def _reference(each: Analysed, found: list[Analysed]) -> Analysed | None:
-    """Full fine-tuning on the same data; for a disjoint condition, the same sharing on one shard."""
-    condition = each.condition
-    for other in found:
-        same_task = other.condition.task.name == condition.task.name
-        same_foundations = other.condition.foundations == condition.foundations
-        is_full = other.condition.variant == FULL and other.condition.data == condition.data
-        is_shard = (
-            condition.data == "disjoint"
-            and "/" in other.condition.data
-            and other.condition.variant == condition.variant
-        )
-        if (
-            other is not each
-            and same_task
-            and same_foundations
-            and (is_shard or (is_full and condition.data != "disjoint"))
-        ):
-            return other
-    return None
-
-
-def _paired_rows(each: Analysed, base: Analysed) -> list[list[Any]]:
-    first, second = each.condition.answers, base.condition.answers
-    sample = first.design.sample(len(first.gold_N))
-    tables = {}
-    if first.n_labels:
-        arms = [_by_foundation(answers) for answers in (first, second)]
-        tables["accuracy"] = arm_table(arms[0], first.blocks_N) - arm_table(arms[1], first.blocks_N)
-    kappa = "error consistency" if first.n_labels else "residual correlation"
-    own, other = pair_tables(first)[kappa], pair_tables(second)[kappa]
-    for side, label in enumerate(("shared", "control")):
-        one, two = own[side], other[side]
-        if one is not None and two is not None:
-            tables[f"{kappa}, {label}"] = one - two
-    reference = f"{base.condition.variant}, {base.condition.data}"
-    found = []
-    for name, table in tables.items():
-        difference = estimate(table, sample)
-        p = difference.p_value() if difference.about_procedure else None
-        found.append([*keys(each.condition), reference, name, *spread(difference), p, *sizes_of(each.condition)])
-    return found
-
-
-def _score_rows(each: Analysed, scratch: Analysed) -> list[list[Any]]:
-    arms = [_by_foundation(one.condition.answers) for one in (each, scratch)]
-    try:
-        found = multibootstrap(*arms, paired=False)
-    except UserError:
-        return []
-    row = [*keys(each.condition), "scratch", "accuracy", found.difference, found.low, found.high, found.p]
-    return [[*row, *sizes_of(each.condition)]]
-
-
-def _by_foundation(answers: Any) -> list[Any]:
-    right = (~answers.failed_MN).astype(np.float64)
-    return [right[answers.design.foundation_M == p] for p in range(answers.design.n_foundations)]

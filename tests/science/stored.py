@@ -3,9 +3,12 @@
 from pathlib import Path
 
 import numpy as np
+import yaml
 
-from foundation.core.files import write_json
-from foundation.task.predictions import Predictions, write_predictions
+from foundation.core.files import read_json, write_json
+from foundation.core.plain import to_plain
+from foundation.task.config import TaskConfig
+from foundation.task.predictions import Predictions, read_predictions, write_predictions
 from tests.science import planted
 
 
@@ -45,6 +48,7 @@ def lay_arm(
         costs["shared_share"] = 0.0 if variant == "full" else 0.97
         seeds = [
             {"seed": s, "value": float(1 - row.mean()), "seconds": 5.0, "costs": costs, "training_memory_bytes": 1e6}
+            | {"collapsed": bool(row.mean() >= 0.5)}
             for s, row in enumerate(failed_SN)
         ]
         start = f"scratch-{name}" if variant == "scratch" else foundation or f"fp-{name}"
@@ -57,6 +61,18 @@ def lay_arm(
         }
         write_json(folder / "scores.json", summary)
     return folder
+
+
+def interrupt(arm: Path, task: TaskConfig) -> None:
+    """Leave what is there of an arm that is stopped after its last seed: the seeds and the settings, nothing collected."""
+    summary = read_json(arm / "scores.json")
+    for run, seed in zip(read_predictions(arm / "predictions.parquet"), summary["seeds"], strict=True):
+        write_predictions(arm / f"seed-{run.seed}/predictions.parquet", [run])
+        write_json(arm / f"seed-{run.seed}/scores.json", seed)
+    settings = {"task": to_plain(task), "start": summary["fingerprints"]["start"], "data": "0"}
+    (arm / "config.yaml").write_text(yaml.safe_dump(settings))
+    for name in ("scores.json", "predictions.parquet"):
+        (arm / name).unlink()
 
 
 def lay_study(

@@ -6,12 +6,23 @@ from scipy import stats
 from scipy.special import expit
 
 from foundation.core.errors import UserError
+from foundation.science.answers import Answers
 from foundation.science.contrast import contrasts, pair_tables
-from foundation.science.inference import Sample, arm_table, estimate, holm, multibootstrap, permutation_p, tuple_weights
+from foundation.science.design import Design
+from foundation.science.inference import (
+    Sample,
+    arm_table,
+    estimate,
+    exchangeable,
+    holm,
+    multibootstrap,
+    permutation_p,
+    tuple_weights,
+)
 from foundation.science.rasch import fit_difficulty, match_ability
 from foundation.science.systemic import Nulls, profile, systemic_failures
 from foundation.science.variance import inheritance
-from tests.science import planted, references
+from tests.science import planted
 
 SIMULATIONS = 200
 # 95 % of 200 and five of its standard errors: 0.95 ± 5·0.0154 would reach 1; these are the issue's own bounds.
@@ -81,6 +92,35 @@ def test_a_defect_is_found_and_permuted_labels_find_none() -> None:
     assert again.permutation_p > 0.05
 
 
+def test_a_missing_cell_leaves_pairs_of_one_seed_out_of_the_control_arm() -> None:
+    """No foundation has a defect, every seed's order of data does: pairs of one seed in the control arm would show minus it."""
+    effects = []
+    for seed in range(20):
+        draws = np.random.default_rng(seed)
+        logits = draws.normal(-1.2, 1.2, 800) + np.tile(draws.normal(0, 1.2, (3, 800)), (4, 1))
+        failed = draws.random((12, 800)) < expit(logits)
+        design = Design(np.repeat(np.arange(4), 3)[:-1], np.tile(np.arange(3), 4)[:-1])
+        first = contrasts(Answers(np.zeros(800), failed[:-1].astype(float), 2, design))[0]
+        assert first.effect is not None
+        effects.append(first.effect.value)
+    assert abs(np.mean(effects)) < 4 * np.std(effects, ddof=1) / 20**0.5
+    assert design.control(2).tolist() == [
+        [a, b] for a in range(11) for b in range(a + 1, 11) if a // 3 != b // 3 and a % 3 != b % 3
+    ]
+
+
+def test_labels_move_within_seeds_though_a_cell_is_missing() -> None:
+    """Which seeds a foundation has is largest as it is, and no permutation may change it."""
+    foundation_M, seed_M = np.repeat(np.arange(4), 3)[:-1], np.tile(np.arange(3), 4)[:-1]
+
+    def seeds_of_one(labels: np.ndarray) -> float:
+        return sum(len(set(seed_M[labels == p])) for p in range(4))
+
+    assert permutation_p(seeds_of_one, foundation_M, seed_M) == 1
+    # Seeds that one model has each, as in a study that never used one twice, leave all labels free.
+    assert [group.tolist() for group in exchangeable(np.array([5, 7, 5, 9]))] == [[0, 2], [1, 3]]
+
+
 def test_identical_models_are_one_and_their_gap_is_zero() -> None:
     failed = np.repeat(planted.failures(np.random.default_rng(0), (1, 1, 300)), 12, axis=0).reshape(4, 3, 300)
     by_name = {contrast.measure: contrast for contrast in contrasts(planted.answers(failed))}
@@ -122,6 +162,16 @@ def test_a_defect_exceeds_difficulty_and_control() -> None:
     for one in (shape.shared, shape.control, shape.independence, shape.difficulty):
         assert one.sum() == pytest.approx(1)
     assert shape.shared[-1] > shape.control[-1] > shape.independence[-1]
+
+
+def test_two_models_do_not_show_how_often_three_fail() -> None:
+    """Of three foundations two show each difficulty: enough for pairs, and a guess about triples, which is not made."""
+    answers = planted.answers(planted.failures(np.random.default_rng(0), (3, 3, 200)))
+    nulls = Nulls(answers)
+    pairs, triples = systemic_failures(answers, nulls, [2, 3])
+    assert pairs.difficulty is not None and triples.difficulty is None
+    assert triples.shared is not None and triples.control is not None
+    assert profile(answers, nulls).difficulty is None
 
 
 def test_the_difficulty_that_was_put_in_is_found() -> None:
@@ -247,15 +297,3 @@ def test_claims_about_the_procedure_need_three_foundations() -> None:
         multibootstrap([np.ones((2, 9))] * 4, [np.ones((2, 9))] * 3, paired=True)
     with pytest.raises(UserError, match="a permutation test of foundations needs 3, and there are 2"):
         permutation_p(lambda labels: 0.0, np.array([0, 0, 1, 1]), np.array([0, 1, 0, 1]))
-
-
-def test_shared_and_control_tuples_by_hand() -> None:
-    design = planted.answers(np.zeros((3, 2, 4))).design
-    assert design.shared(2).tolist() == [[0, 1], [2, 3], [4, 5]]
-    assert design.control(2).tolist() == [[0, 3], [0, 5], [1, 2], [1, 4], [2, 5], [3, 4]]
-    assert len(design.shared(3)) == len(design.control(3)) == 0
-    loops = [references.systemic(planted.failures(np.random.default_rng(0), (1, 3, 50))[0], 2)]
-    answers = planted.answers(planted.failures(np.random.default_rng(0), (1, 3, 50)))
-    (found,) = systemic_failures(answers, Nulls(answers), [2])
-    assert found.shared is not None and found.control is None and found.difficulty is None
-    assert found.shared.value == pytest.approx(loops[0], abs=1e-12)

@@ -9,8 +9,10 @@ from pyarrow import parquet
 from foundation.core.errors import UserError
 from foundation.science.conditions import conditions
 from foundation.science.store import find_files, gather
+from foundation.task.predictions import read_predictions, write_predictions
 from tests.science import planted
-from tests.science.stored import lay_arm, lay_study
+from tests.science.stored import interrupt, lay_arm, lay_study
+from tests.task import toy
 
 FAILED = planted.failures(np.random.default_rng(0), (3, 2, 40))
 
@@ -119,6 +121,43 @@ def test_seeds_count_once_and_alone_only_where_their_arm_was_interrupted(tmp_pat
     assert find_files([f"{tmp_path}/o*"]) == [arm / "seed-0/predictions.parquet"]
 
 
+def test_an_interrupted_scratch_arm_is_no_second_foundation(tmp_path: Path) -> None:
+    lay_arm(tmp_path, "one", FAILED[0])
+    scratch = lay_arm(tmp_path, "one", FAILED[1][:1], variant="scratch", foundation="random-0")
+    interrupt(scratch, toy.lay_task(tmp_path / "data"))
+    store = gather([str(tmp_path)])
+    (model,) = [model for model in store.tasks["toy"].models if model.is_scratch]
+    assert (model.foundation, model.scores["value"], model.folder) == ("random-0", 1 - FAILED[1][0].mean(), scratch)
+    assert f"toy: one/scratch was interrupted, and its seed 0 is taken as what there is ({scratch})" in store.notes
+
+
+def test_a_seed_that_is_named_alone_was_not_interrupted(tmp_path: Path) -> None:
+    arm = lay_arm(tmp_path, "one", FAILED[0])
+    run = read_predictions(arm / "predictions.parquet")[0]
+    write_predictions(arm / "seed-0/predictions.parquet", [run])
+    store = gather([str(arm / "seed-0")])
+    assert [model.seed for model in store.tasks["toy"].models] == [0]
+    assert store.notes == []
+
+
+def test_settings_that_cannot_be_read_are_named(tmp_path: Path) -> None:
+    arm = lay_arm(tmp_path, "one", FAILED[0])
+    interrupt(arm, toy.lay_task(tmp_path / "data"))
+    (arm / "config.yaml").write_text("start: [")
+    with pytest.raises(
+        UserError, match=r"config\.yaml holds no settings any more: put back the file that the run wrote"
+    ):
+        gather([str(tmp_path)])
+
+
+def test_seeds_that_an_arm_has_not_collected_are_named(tmp_path: Path) -> None:
+    arm = lay_arm(tmp_path, "one", FAILED[0])
+    (arm / "seed-2").mkdir()
+    (arm / "seed-2/predictions.parquet").write_bytes(b"")
+    (note,) = gather([str(tmp_path)]).notes
+    assert note == f"toy: one/full has not collected seed 2: the same foundation.finetune does ({arm})"
+
+
 def test_conditions_keep_ways_of_sharing_apart(tmp_path: Path) -> None:
     lay_study(tmp_path)
     found = {(c.task.name, c.label): c for c in conditions(gather([str(tmp_path)]))}
@@ -149,4 +188,4 @@ def test_disjoint_data_is_a_condition_made_of_one_model_a_shard(tmp_path: Path) 
         ("one", "2/3", 1),
         ("one", "3/3", 2),
     ]
-    assert found["full, data disjoint"].answers.design.is_crossed
+    assert found["full, data disjoint"].answers.design.keeps_seeds_apart
