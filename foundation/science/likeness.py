@@ -8,22 +8,8 @@ from foundation.science.conditions import Condition
 # What a repetition may have of its own: its seed, its name, where it lies, and how it is computed.
 _OF_A_FOUNDATION = frozenset({"seed", "name", "folder", "runs_dir", "resume", "trainer", "logger"})
 _OF_A_FINETUNE = frozenset(
-    {
-        *(
-            "seed",
-            "seeds",
-            "name",
-            "foundation",
-            "compare",
-            "like",
-            "start",
-            "runs_dir",
-            "task.local",
-            "trainer",
-            "logger",
-        ),
-        *("shard", "methods", "n_train", "n_subsets", "keep_models", "jobs"),
-    }
+    {"seed", "seeds", "name", "foundation", "compare", "like", "start", "runs_dir", "task.local", "trainer", "logger"}
+    | {"shard", "methods", "n_train", "n_subsets", "keep_models", "jobs"}
 )
 _NAMED, _LONGEST = 5, 40
 
