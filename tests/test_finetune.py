@@ -118,7 +118,16 @@ def test_other_settings_or_data_are_refused_in_the_same_folder(runs: Path, tmp_p
     with pytest.raises(UserError, match=r"(?s)settings change the result.*epochs: 6 → 7.*another name="):
         run(replace(cfg, epochs=7))
     (tmp_path / "dev.csv").write_text("text,label\na new film,good\n")
-    with pytest.raises(UserError, match=r"(?s)settings change the result.*data: "):
+    with pytest.raises(UserError, match=r"(?s)settings change the result.*examples: "):
+        run(cfg)
+
+
+def test_an_arm_from_before_a_data_fingerprint_of_everything_is_told_which_version_goes_on(tmp_path: Path) -> None:
+    toy.lay_foundation(tmp_path)
+    cfg = toy.settings(tmp_path, toy.lay_task(tmp_path / "data", 32, 8), seeds=1, epochs=1)
+    config = run(cfg).arms[0].folder / "config.yaml"
+    config.write_text(config.read_text().replace("\nexamples: ", "\ndata: "))
+    with pytest.raises(UserError, match=r"(?s)examples: absent → .*absent there is newer than the run"):
         run(cfg)
 
 

@@ -46,8 +46,14 @@ class Examples:
     def items(self) -> Iterator[tuple[Any, ...]]:
         """Row by row all that is known of it."""
         columns = [getattr(self, f.name) for f in fields(self)]
-        lists = [column.tolist() if isinstance(column, np.ndarray) else column for column in columns]
-        return zip(*([""] * len(self) if column is None else column for column in lists), strict=True)
+        return zip(*([""] * len(self) if column is None else _plain(column) for column in columns), strict=True)
+
+
+def _plain(column: Any) -> list[Any]:
+    """Without arrays, not even among the entries: of a long one, such as a sentence's tags, repr shows the ends only."""
+    if isinstance(column, np.ndarray):
+        return list(column.tolist())
+    return [entry.tolist() if isinstance(entry, np.ndarray) else entry for entry in column]
 
 
 def _taken(column: Any, rows: NDArray[np.int64]) -> Any:
@@ -66,8 +72,8 @@ class TaskData:
     notes: list[str]
 
     def fingerprint(self) -> str:
-        """16 hex digits that stand for every id, text and label of both splits."""
-        digest = hashlib.blake2b(digest_size=8)
+        """16 hex digits that stand for every id, text and label of both splits, and for the labels' names."""
+        digest = hashlib.blake2b(repr(self.labels).encode(), digest_size=8)
         for split in (self.train, self.dev):
             for item in split.items():
                 digest.update(repr(item).encode())

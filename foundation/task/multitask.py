@@ -101,7 +101,7 @@ def run_multitask(members: list[Together], folder: Path) -> list[ArmResult]:
     """Run the seeds in which a task's cell is missing, then collect every task's. folder: of the encoders."""
     names = [member.arm.cfg.task.name for member in members]
     # What a task's cell gives depends on all that it was trained with.
-    company = {name: member.arm.settings["data"] for name, member in zip(names, members, strict=True)}
+    company = {name: member.arm.settings["examples"] for name, member in zip(names, members, strict=True)}
     together = [replace(member.arm, settings={**member.arm.settings, "together": company}) for member in members]
     with ExitStack() as stack:
         runs = [stack.enter_context(open_arm(arm)) for arm in together]

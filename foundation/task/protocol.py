@@ -30,7 +30,7 @@ from foundation.task.start import Start, arm_config, find_start
 from foundation.task.study_config import FinetuneConfig
 from foundation.task.workers import Work, work_off
 
-# Where and how fast, or which cells; not what a cell gives. `start`, `data` hold the fingerprints of what is used.
+# Where and how fast, or which cells; not what a cell gives. `start`, `examples` are fingerprints of what is used.
 SPEED_ONLY = frozenset(
     {
         *("trainer", "logger", "runs_dir", "task.local", "foundation", "compare", "like", "parent", "name"),
@@ -138,7 +138,7 @@ def prepare_arm(
     say(f"{start.name}: {kind.too_long} {start.seq_len} tokens: {cut[0]} of train, {cut[1]} of dev")
     return Arm(
         cfg=cfg,
-        settings={**settings, "start": start.identity, "data": data.fingerprint()},
+        settings={**settings, "start": start.identity, "examples": data.fingerprint()},
         start=start,
         how=how,
         train=splits[0],
@@ -210,7 +210,7 @@ def finish_arm(arm: Arm, data: TaskData, run: Run, seconds: float) -> ArmResult:
     run.update(
         fingerprints={
             "start": arm.start.identity,
-            "data": arm.settings["data"],
+            "data": arm.settings["examples"],
             "tokenizer": arm.start.foundation.tokenizer.fingerprint,
         },
         ledger={"seconds": seconds},

@@ -7,7 +7,8 @@ import pytest
 
 from foundation.core.errors import UserError
 from foundation.task.config import Metric, TaskConfig, TaskKind
-from foundation.task.examples import TaskData
+from foundation.task.examples import Examples, TaskData
+from foundation.task.kinds.tagging import Sentences
 from foundation.task.load import load_task
 from foundation.task.row import Row
 
@@ -86,6 +87,16 @@ def test_the_fingerprint_is_of_the_content(tmp_path: Path) -> None:
     one, same = (load(tmp_path, "text,label\nx,b\ny,a\n") for _ in range(2))
     other = load(tmp_path, "text,label\nx,b\ny,b\nw,a\n")
     assert one.fingerprint() == same.fingerprint() != other.fingerprint()
+
+
+def test_the_fingerprint_is_of_label_names_and_of_long_arrays_to_their_middle() -> None:
+    two = Examples(["a", "b"], ["x", "y"], None, np.array([0, 1]))
+    names = [TaskData(two, two, names, []).fingerprint() for names in (["neg", "pos"], ["bad", "good"])]
+    assert names[0] != names[1]
+    tags = np.zeros((2, 2000), np.int64)
+    tags[1, 1000] = 1
+    long = [Sentences(["a"], ["x"], None, np.zeros(1, np.int64), [["x"] * 2000], [row]) for row in tags]
+    assert len({TaskData(one, one, ["O", "X"], []).fingerprint() for one in long}) == 2
 
 
 GOOD = "text,label\nx,b\ny,a\n"
