@@ -122,7 +122,7 @@ def find_start(spec: str, cfg: FinetuneConfig) -> Start:
     """The arm of `foundation=` or `compare=`. Raises UserError, with the command that makes it, where there is none."""
     is_scratch = spec == SCRATCH
     final = find_foundation(
-        cfg.like if is_scratch else spec, Path(cfg.runs_dir), "like" if is_scratch else "foundation"
+        cfg.shape_of_scratch if is_scratch else spec, Path(cfg.runs_dir), "like" if is_scratch else "foundation"
     )
     home = home_of(final, Path(cfg.runs_dir))
     method = cfg.sharing.method.value

@@ -25,7 +25,7 @@ _OF_A_TASK = (
     *("scratch_lr", "reinit_layers", "layer_lr_decay", "max_train", "subset", "optim", "schedule", "sharing"),
 )
 
-SCRATCH = "scratch"
+SCRATCH, SMALL = "scratch", "small"
 # Of n_train: all training rows.
 FULL = "full"
 
@@ -85,9 +85,10 @@ class SuiteConfig(TaskConfig):
 class FinetuneConfig:
     """One task or a suite, several seeds, one or two arms.
 
-    foundation, compare: NAME (of <runs_dir>/NAME/final), a folder, or `scratch`: random weights, shape and tokenizer of
-    `like`, every one of them trained whatever `sharing` is. parent: start from the encoder of another task's fine-tune,
-    by the task's name or a folder. seeds: how many, counted from `seed`.
+    foundation, compare: NAME (of <runs_dir>/NAME/final), a folder, or `scratch`: random weights, every one of them trained
+    whatever `sharing` is. like: gives scratch its shape and tokenizer; null: the foundation beside it does.
+    parent: start from the encoder of another task's fine-tune, by the task's name or a folder.
+    seeds: how many, counted from `seed`.
     name: the arm's folder, when not the sharing method; in a comparison of `methods`, what stands before it.
     methods: sharing methods to compare, by the names of their files; n_train: sizes of a few-shot curve, of n_subsets draws.
     pooling: mean by default, since a small foundation trained without a sentence task has learnt nothing in its [CLS].
@@ -105,9 +106,9 @@ class FinetuneConfig:
     divided among them), which take the GPUs in turn. Seeds trained together by sharing=multitask run one after the other.
     """
 
-    foundation: str = "small"
+    foundation: str = SMALL
     compare: str | None = None
-    like: str = "small"
+    like: str | None = None
     parent: str | None = None
     name: str | None = None
     seeds: int = 3
@@ -143,6 +144,12 @@ class FinetuneConfig:
     def is_suite(self) -> bool:
         """Whether `task` names several."""
         return isinstance(self.task, SuiteConfig)
+
+    @property
+    def shape_of_scratch(self) -> str:
+        """The foundation whose shape and tokenizer random weights take; where there is none beside them, the small one."""
+        beside = [spec for spec in (self.like, self.foundation, self.compare) if spec not in (None, SCRATCH)]
+        return beside[0] if beside else SMALL
 
     @property
     def shard_of(self) -> tuple[int, int]:
