@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from foundation.core.distributed import is_main, main_first
+from foundation.core.errors import UserError
 from foundation.core.files import write_json
 from foundation.core.memory import PeakMemory
 from foundation.core.randomness import RowRng
@@ -24,6 +25,7 @@ from foundation.task.examples import TaskData
 from foundation.task.heads import TaskObjective
 from foundation.task.protocol import finish_arm, is_done, open_arm
 from foundation.task.results import ArmResult
+from foundation.task.study_config import FinetuneConfig
 from foundation.task.watch import Watch, logs
 from foundation.train.foundation import Foundation, load_foundation, save_foundation
 
@@ -87,6 +89,21 @@ class MultitaskObjective(Objective):
         """(1,): this part's share of the step's mean."""
         share: Tensor = self._objectives[example.task](example, totals)
         return share
+
+
+# What one training of all tasks has once; rows, batches, epochs and heads are each task's own.
+_ONCE = ("optim", "schedule", "sharing", "dropout", "reinit_layers", "layer_lr_decay")
+
+
+def refuse_differences(cfgs: Sequence[FinetuneConfig]) -> None:
+    """Raise UserError, naming the tasks, where two that are to be trained together differ in what their training has once."""
+    first = cfgs[0]
+    for cfg in cfgs[1:]:
+        if names := [name for name in _ONCE if getattr(cfg, name) != getattr(first, name)]:
+            raise UserError(
+                f"{first.task.name} and {cfg.task.name} are given different {' and '.join(names)}: sharing=multitask trains all "
+                "tasks at once, so leave that out of task.settings, or choose the tasks without any: task=suite 'task.tasks=[…]'"
+            )
 
 
 @dataclass(frozen=True, slots=True)

@@ -199,7 +199,7 @@ class FinetuneConfig:
         found = []
         method = self.sharing.method
         top = self.sharing.layers if isinstance(self.sharing, TopLayersConfig) else 0
-        if self.reinit_layers > top and method is not SharingMethod.full:
+        if self.reinit_layers > top and method not in (SharingMethod.full, SharingMethod.multitask):
             found.append(
                 f"reinit_layers={self.reinit_layers} makes layers random that sharing={method.value} never trains"
             )
@@ -207,6 +207,12 @@ class FinetuneConfig:
             found.append(f"patience={self.patience} needs keep=best, whose rows say when an epoch is no better")
         if method is SharingMethod.multitask and self.keep is Keep.best:
             found.append("keep=best picks an epoch for one task: with sharing=multitask use keep=last")
+        if method is SharingMethod.multitask and self.parent is not None:
+            found.append(f"parent={self.parent} is for a task alone: sharing=multitask trains all tasks at once")
+        if method is SharingMethod.multitask and self.foundation == SCRATCH:
+            found.append(
+                "foundation=scratch shares nothing: sharing=multitask needs a foundation, with compare=scratch"
+            )
         if self.scratch_lr is not None and not isinstance(self.optim, AdamWConfig):
             found.append("scratch_lr stands for optim.lr, which only optim=adamw_finetune and adamw have")
         if self.is_suite and self.n_train:

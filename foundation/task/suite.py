@@ -16,7 +16,7 @@ from foundation.task.config import Source, TaskConfig
 from foundation.task.costs import TENSORS_FILE, read_manifest, sharing_degree
 from foundation.task.examples import TaskData
 from foundation.task.interval import macro_differences
-from foundation.task.multitask import Together, run_multitask
+from foundation.task.multitask import Together, refuse_differences, run_multitask
 from foundation.task.protocol import (
     Asked,
     find_starts,
@@ -68,6 +68,7 @@ def run_suite(name: str, members: list[Member], parents: dict[str, str] | None =
         for member in members:
             member.cfg.check()
             find_starts(member.cfg)
+        _check_together([m.cfg for m in members if m.cfg.sharing.method is SharingMethod.multitask], parents or {})
         data, left_out = _read_all(members)
         studies = _run_all(members, parents or {}, data, device)
         degrees = {method: degree for method, of in studies.items() if (degree := _degree(of)) is not None}
@@ -79,6 +80,16 @@ def run_suite(name: str, members: list[Member], parents: dict[str, str] | None =
         if is_main():
             _write(members, result)
         return result
+
+
+def _check_together(cfgs: list[FinetuneConfig], parents: dict[str, str]) -> None:
+    """Raise UserError where tasks cannot be trained together."""
+    for child, parent in parents.items() if cfgs else ():
+        raise UserError(
+            f"{child} starts from {parent}, and sharing=multitask trains all tasks at once: leave out task.parents, or multitask"
+        )
+    if cfgs:
+        refuse_differences(cfgs)
 
 
 def _read_all(members: list[Member]) -> tuple[dict[str, TaskData], dict[str, str]]:
