@@ -150,6 +150,31 @@ def test_a_task_starts_from_the_encoder_of_its_parent_seed_by_seed(tmp_path: Pat
     assert info["foundation"] == read_json(tmp_path / "small/final/config.json")["fingerprint"]
 
 
+def test_a_task_whose_parent_has_no_data_is_left_out_and_so_are_its_own(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    toy.lay_foundation(tmp_path)
+    first, second = two_tasks(tmp_path / "data")
+    third = replace(first, name="third")
+    members = [member(tmp_path, task, seeds=1, epochs=1) for task in (ABSENT, first, second, third)]
+    result = run_suite("four", members, parents={"second": "absent", "third": "second"})
+    assert list(result.studies["full"]) == ["first"]
+    assert result.left_out["second"] == "it starts from absent, which is left out"
+    assert result.left_out["third"] == "it starts from second, which is left out"
+    assert "third is left out: it starts from second" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("method", ["lora", "adapter", "prefix", "bitfit"])
+def test_a_parent_whose_encoder_gets_weights_of_its_own_is_refused_before_it_is_trained(
+    tmp_path: Path, method: str
+) -> None:
+    toy.lay_foundation(tmp_path)
+    members = [member(tmp_path, task, sharing=shared(method)) for task in two_tasks(tmp_path / "data")]
+    with pytest.raises(UserError, match=rf"second cannot start from first, .*sharing={method} adds weights"):
+        run_suite("pair", members, parents={"second": "first"})
+    assert not list(tmp_path.rglob("seed-*"))
+
+
 def test_a_parent_that_is_not_there_says_how_to_make_it(tmp_path: Path) -> None:
     toy.lay_foundation(tmp_path)
     with pytest.raises(UserError, match=r"no finished fine-tune mnli .*foundation.finetune task=mnli foundation=small"):

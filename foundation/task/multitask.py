@@ -4,6 +4,7 @@ import time
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -97,8 +98,7 @@ _ONCE = ("optim", "schedule", "sharing", "dropout", "reinit_layers", "layer_lr_d
 
 def refuse_differences(cfgs: Sequence[FinetuneConfig]) -> None:
     """Raise UserError, naming the tasks, where two that are to be trained together differ in what their training has once."""
-    first = cfgs[0]
-    for cfg in cfgs[1:]:
+    for first, cfg in pairwise(cfgs):
         if names := [name for name in _ONCE if getattr(cfg, name) != getattr(first, name)]:
             raise UserError(
                 f"{first.task.name} and {cfg.task.name} are given different {' and '.join(names)}: sharing=multitask trains all "

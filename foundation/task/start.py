@@ -11,7 +11,8 @@ from foundation.core.files import fingerprint, hash_file
 from foundation.core.plain import to_plain
 from foundation.core.randomness import torch_seed
 from foundation.core.run import CONFIG_FILE
-from foundation.model.encoder import init_weights
+from foundation.model.config import ModelConfig
+from foundation.model.encoder import Encoder, init_weights
 from foundation.model.sharing.apply import refuse_shared_layers, share
 from foundation.model.sharing.config import SharingConfig, SharingMethod
 from foundation.task.heads import TaskObjective
@@ -90,6 +91,13 @@ class Start:
                 init_weights(layer, shape)
         objective.encoder = share(objective.encoder, cfg.sharing)
         return Beginning(objective, keys, fingerprint_taken, weights)
+
+
+def adds_weights(model: ModelConfig, sharing: SharingConfig) -> bool:
+    """Whether a task that shares an encoder of this shape so puts weights into it that others do not have."""
+    encoder = Encoder(model)
+    own = set(encoder.state_dict())
+    return not share(encoder, sharing).state_dict().keys() <= own
 
 
 def rate_scale(cfg: FinetuneConfig, n_layers: int, name: str) -> float:
