@@ -11,6 +11,9 @@ from foundation.task.readers import read_hub, read_rows
 from foundation.task.row import Row
 from foundation.task.splits import is_held_out
 
+# So many labels are named in a note.
+_TOLD_LABELS = 20
+
 
 def load_task(cfg: TaskConfig, runs_dir: Path) -> TaskData:
     """Read, split and check a task's data; what is wrong with them raises UserError with its place."""
@@ -26,7 +29,19 @@ def load_task(cfg: TaskConfig, runs_dir: Path) -> TaskData:
             f"task.metric=f1 is that of the second of two labels, and there are {len(names)}: choose f1_macro"
         )
     splits = [kind.labelled(kind.inputs(side.ids, side.rows), side.rows, names) for side in (train, dev)]
+    if not cfg.labels:
+        notes += _labels_found(cfg, names, kind.label_counts(splits[0], len(names)).tolist())
     return TaskData(splits[0], splits[1], names, notes)
+
+
+def _labels_found(cfg: TaskConfig, names: list[str], counts: list[int]) -> list[str]:
+    """A note on the labels that nobody named, with how many training rows or words have each."""
+    if not counts:
+        return []
+    told = [f"{name} ({n:,})" for name, n in zip(names, counts, strict=True)]
+    rest = [f"and {len(told) - _TOLD_LABELS} more"] if len(told) > _TOLD_LABELS else []
+    positive = f"; F1 is that of {names[1]}" if cfg.primary is Metric.f1 else ""
+    return [f"{cfg.name}: labels: {', '.join([*told[:_TOLD_LABELS], *rest])}{positive}"]
 
 
 def _find(cfg: TaskConfig, runs_dir: Path) -> tuple[Side, Side, list[str]]:

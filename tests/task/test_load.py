@@ -36,6 +36,11 @@ def test_configured_labels_keep_their_order_and_spelling(tmp_path: Path) -> None
     assert (data.labels, data.train.labels.tolist(), data.dev.labels.tolist()) == (["good", "bad"], [0, 1], [0])
 
 
+def test_a_label_may_be_spelled_by_nothing(tmp_path: Path) -> None:
+    given = "text,label\nx,*\ny,\n"
+    assert load(tmp_path, given, given, labels=["bad", "good"], spelled=["*", ""]).train.labels.tolist() == [0, 1]
+
+
 def test_regression_labels_are_numbers_as_they_stand(tmp_path: Path) -> None:
     data = load(tmp_path, "text,label\nx,1.5\ny,-2\n", "text,label\nz,3\n", kind=TaskKind.regression)
     assert (data.labels, data.train.labels.tolist(), data.dev.labels.tolist()) == ([], [1.5, -2.0], [3.0])
@@ -52,7 +57,19 @@ def test_the_first_folder_that_has_the_file_is_taken(tmp_path: Path) -> None:
     data = load(
         tmp_path / "second", "text,label\nx,b\ny,a\n", local=[str(tmp_path / "first"), str(tmp_path / "second")]
     )
-    assert data.notes == [f"toy: read from {tmp_path / 'second'}"]
+    assert data.notes[0] == f"toy: read from {tmp_path / 'second'}"
+
+
+def test_labels_that_were_found_are_told_and_which_of_them_f1_is_of(tmp_path: Path) -> None:
+    train = "text,label\nx,1.0\ny,0.0\nw,1.0\n"
+    told = "toy: labels: 0.0 (1), 1.0 (2)"
+    assert load(tmp_path, train, train).notes[1] == told
+    assert load(tmp_path, train, train, metric=Metric.f1).notes[1] == f"{told}; F1 is that of 1.0"
+    many = "text,label\n" + "".join(f"x,{n % 30:02}\n" for n in range(90))
+    assert load(tmp_path, many, many).notes[1].endswith(", 18 (3), 19 (3), and 10 more")
+    several = load(tmp_path, 'text,label\nx,"a,b"\ny,b\n', GOOD, kind=TaskKind.multilabel)
+    assert several.notes[1] == "toy: labels: a (1), b (2)"
+    assert not any(": labels: " in note for note in load(tmp_path, train, train, labels=["0.0", "1.0"]).notes)
 
 
 def hold_out(folder: Path, rows: list[str]) -> TaskData:
@@ -121,6 +138,8 @@ GOOD = "text,label\nx,b\ny,a\n"
         ("text,label\nx,1\ny,high\n", GOOD, {"kind": TaskKind.regression}, "train.csv:3: label 'high' is not a number"),
         ("text,label\nx,1\ny,nan\n", GOOD, {"kind": TaskKind.regression}, "train.csv:3: label 'nan' is not a number"),
         ("text,label\nx,a\n ,b\n", GOOD, {}, "train.csv:3: column 'text' is empty: give the row a text, or drop it"),
+        ("text,label\nx,a\ny, \n", GOOD, {}, "train.csv:3: column 'label' is empty: give the row a label, or drop it"),
+        (GOOD, "text,label\nx,a\ny,\n", {"labels": ["a", "b"]}, "dev.csv:3: column 'label' is empty: give the row a"),
         ("text,label\nx,a\ny,a\n", GOOD, {}, "every training row of task toy has the label 'a'"),
         (
             "text,label\n" + "".join(f"x,{n}\n" for n in range(90)),

@@ -38,6 +38,10 @@ class Multilabel(Texts):
             raise UserError(f"no training row of task {self.cfg.name} has a label in column {self.cfg.label!r}")
         return names
 
+    def label_counts(self, train: Examples, n_labels: int) -> NDArray[np.int64]:
+        """Of rows; one may count for several."""
+        return train.labels.astype(np.int64).sum(0)
+
     def _written(self, row: Row) -> list[str]:
         """The row's labels: a list, or divided by the separator; an empty field has none."""
         listed = row.get_list(self.cfg.label)

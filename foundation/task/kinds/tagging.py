@@ -74,6 +74,10 @@ class Tagging(Kind[Sentences, WordRows, Answers]):
                 )
         return names
 
+    def label_counts(self, train: Sentences, n_labels: int) -> Ints:
+        """Of words."""
+        return np.bincount(np.concatenate(train.tags), minlength=n_labels)
+
     def asks(self) -> dict[str, str]:
         """Words."""
         return {"words": self.cfg.text}
@@ -184,7 +188,7 @@ class Tagging(Kind[Sentences, WordRows, Answers]):
 
     def constant(self, train: Sentences, gold: Sentences, how: Answering) -> Decisions:
         """The commonest training tag at every word."""
-        commonest = int(np.bincount(np.concatenate(train.tags), minlength=how.n_out).argmax())
+        commonest = int(self.label_counts(train, how.n_out).argmax())
         n_words = sum(map(len, gold.words))
         logits = np.tile(np.eye(how.n_out, dtype=np.float32)[commonest], (n_words, 1))
         return self.decide(gold, Answers.of_highest(logits), how)

@@ -29,6 +29,12 @@ def test_words_and_tags_are_lists_or_divided_by_spaces() -> None:
     assert found.text[0] == "Anna is in Rome"
 
 
+def test_tags_are_counted_word_by_word() -> None:
+    kind = tagging()
+    found, how = examples(kind, TWO)
+    assert kind.label_counts(found, how.n_out).tolist() == [3, 2, 1]
+
+
 def test_the_first_piece_of_a_word_carries_its_tag() -> None:
     kind = tagging()
     found, how = examples(kind, TWO)
