@@ -173,6 +173,10 @@ def test_data_that_cannot_work_are_refused(
         ({"kind": TaskKind.regression, "labels": ["a"]}, "task.labels and task.spelled belong to classification"),
         ({"labels": ["a", "b"], "spelled": ["0"]}, "task.spelled has 1 entries for 2 task.labels"),
         ({"labels": ["a", "a"]}, "must not repeat an entry"),
+        (
+            {"spelled": ["yes", "no"]},
+            "task.spelled says how files write task.labels, which are not given: .*task.labels=",
+        ),
         ({"has_header": False}, "task.has_header=false leaves the columns without names"),
         ({"dev_share": 1.0}, "task.dev_share=1.0 must be between 0 and 1"),
         ({"train": None}, "task toy has no data: set task.train=FILE"),
