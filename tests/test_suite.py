@@ -370,6 +370,39 @@ def test_a_few_shot_curve_is_run_drawn_and_gone_on_with(tmp_path: Path, capsys: 
     )
 
 
+def rows_of_table(folder: Path) -> list[dict[str, str]]:
+    with (folder / "small/finetune/toy/few-shot-full/few_shot.csv").open() as file:
+        return list(csv.DictReader(file))
+
+
+def test_a_curve_has_the_seeds_that_all_draws_of_a_size_have(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    brief: dict[str, object] = {"n_train": ["8"], "compare": None, "min_steps": 2, "epochs": 1}
+    for changed in ({"n_subsets": 1, "seeds": 2}, {"n_subsets": 2, "seeds": 1, "seed": 1}):
+        cfg = settings_of_few_shot(tmp_path, **brief, **changed)
+        result = few_shot(cfg, to_plain(cfg))
+    assert [cell.shape for cell in result.values[0]] == [(2, 1)]
+    assert [(row["draw"], row["seed"]) for row in rows_of_table(tmp_path)] == [("0", "1"), ("1", "1")]
+    line = next(line for line in capsys.readouterr().out.splitlines()[::-1] if line.startswith("  8 "))
+    assert line.split()[:4] == ["8", "2", "×", "1"]
+
+
+def test_seeds_of_earlier_commands_are_named_as_they_are(tmp_path: Path) -> None:
+    brief: dict[str, object] = {"n_train": ["8"], "compare": None, "min_steps": 2, "epochs": 1, "n_subsets": 1}
+    for seed in (0, 5):
+        cfg = settings_of_few_shot(tmp_path, **brief, seed=seed)
+        few_shot(cfg, to_plain(cfg))
+    assert [row["seed"] for row in rows_of_table(tmp_path)] == ["0", "5"]
+
+
+def test_all_rows_are_all_rows_also_where_some_pick_the_epoch(tmp_path: Path) -> None:
+    cfg = settings_of_few_shot(tmp_path, n_train=["20", "full"], keep=Keep.best, n_subsets=1, compare=None, epochs=1)
+    assert few_shot(cfg, to_plain(cfg)).arms[0].sizes == [20, 240]
+    scores = read_json(tmp_path / "small/finetune/toy/few-shot-full/n-240-draw-0/scores.json")
+    assert scores["rows"]["train"] == 240 - 24
+
+
 def test_few_rows_are_trained_on_for_min_steps(tmp_path: Path) -> None:
     cfg = settings_of_few_shot(tmp_path, n_train=["8"], n_subsets=1, compare=None)
     few_shot(cfg, to_plain(cfg))
