@@ -175,6 +175,25 @@ def test_a_missing_foundation_says_how_to_make_it(tmp_path: Path, setting: str, 
     assert not list(tmp_path.rglob("seed-*"))
 
 
+@pytest.mark.parametrize("compare", ["small/final", "./small", "other"])
+def test_a_foundation_is_not_compared_with_itself_by_another_name(tmp_path: Path, compare: str) -> None:
+    toy.lay_foundation(tmp_path)
+    (tmp_path / "other").symlink_to(tmp_path / "small")
+    cfg = toy.settings(tmp_path, toy.lay_task(tmp_path / "data"), compare=str(tmp_path / compare))
+    with pytest.raises(UserError, match=rf"compare={tmp_path / compare} is the foundation itself, .*small.final: name"):
+        run(cfg)
+    assert not list(tmp_path.rglob("seed-*"))
+
+
+def test_no_more_layers_start_anew_than_there_are(tmp_path: Path) -> None:
+    toy.lay_foundation(tmp_path)
+    task = toy.lay_task(tmp_path / "data")
+    with pytest.raises(UserError, match=r"reinit_layers=3 are more than the foundation's 2 layers: choose fewer"):
+        run(toy.settings(tmp_path, task, reinit_layers=3))
+    find_start("small", toy.settings(tmp_path, task, reinit_layers=2))
+    find_start("scratch", toy.settings(tmp_path, task, reinit_layers=3))
+
+
 def test_a_foundation_that_lacks_a_weight_is_refused(tmp_path: Path) -> None:
     toy.lay_foundation(tmp_path)
     final = tmp_path / "small/final"

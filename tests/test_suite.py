@@ -195,6 +195,13 @@ def test_a_parent_that_is_not_there_says_how_to_make_it(tmp_path: Path) -> None:
             {"tasks": ["a"], "settings": {"a": {"seeds": 2}}},
             "task.settings gives a seeds, which is none of those that a task may have: epochs,",
         ),
+        *(
+            (
+                {"tasks": ["a"], "settings": {"a": own}},
+                "task.settings gives a another way of sharing: that is .* methods=",
+            )
+            for own in ({"sharing": "lora"}, {"sharing": {"method": "probe"}}, {"sharing.method": "probe"})
+        ),
     ],
 )
 def test_suites_that_cannot_be_are_refused(changed: dict[str, object], words: str) -> None:
@@ -253,6 +260,12 @@ def test_a_mistyped_setting_of_a_task_is_answered_before_anything_is_read(tmp_pa
     done = ask(tmp_path, "task.settings={cola: {optim.lrr: 1e-4}}")
     assert done.returncode == 1 and len(done.stderr.strip().splitlines()) == 1
     assert "optim.lrr" in done.stderr and "optim.lr" in done.stderr
+
+
+def test_settings_of_one_way_of_sharing_are_not_dropped_where_several_are_compared(tmp_path: Path) -> None:
+    done = ask(tmp_path, "methods=[probe,full]", "sharing.lr_scale=0.001")
+    assert done.returncode == 1 and len(done.stderr.strip().splitlines()) == 1
+    assert "methods=[probe,full] takes each method as its YAML has it, and would drop sharing" in done.stderr
 
 
 def test_a_setting_of_another_optimizer_is_answered_in_one_sentence(tmp_path: Path) -> None:

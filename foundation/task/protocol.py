@@ -75,8 +75,13 @@ def workplace(cfg: FinetuneConfig) -> Iterator[torch.device]:
 
 
 def find_starts(cfg: FinetuneConfig) -> list[Start]:
-    """The arms of `foundation` and `compare`. Raises UserError where one is not there."""
-    return [find_start(spec, cfg) for spec in (cfg.foundation, cfg.compare) if spec is not None]
+    """The arms of `foundation` and `compare`. Raises UserError where one is not there, or both are the same."""
+    starts = [find_start(spec, cfg) for spec in (cfg.foundation, cfg.compare) if spec is not None]
+    if len({(start.is_scratch, start.foundation.path.resolve()) for start in starts}) < len(starts):
+        raise UserError(
+            f"compare={cfg.compare} is the foundation itself, {starts[0].foundation.path}: name another, or compare=scratch"
+        )
+    return starts
 
 
 def read_data(cfg: FinetuneConfig) -> TaskData:

@@ -127,11 +127,20 @@ def arm_config(
 
 
 def find_start(spec: str, cfg: FinetuneConfig) -> Start:
-    """The arm of `foundation=` or `compare=`. Raises UserError, with the command that makes it, where there is none."""
+    """The arm of `foundation=` or `compare=`. Raises UserError, with the command that makes it, where there is none.
+
+    Also where it has fewer layers than are to start anew.
+    """
     is_scratch = spec == SCRATCH
     final = find_foundation(
         cfg.shape_of_scratch if is_scratch else spec, Path(cfg.runs_dir), "like" if is_scratch else "foundation"
     )
+    foundation = load_foundation(final)
+    n_layers = foundation.model.layers
+    if cfg.reinit_layers > n_layers and not is_scratch:
+        raise UserError(
+            f"reinit_layers={cfg.reinit_layers} are more than the foundation's {n_layers} layers: choose fewer"
+        )
     home = home_of(final, Path(cfg.runs_dir))
     method = cfg.sharing.method.value
     variant = f"{cfg.name}-{method}" if cfg.name and cfg.methods else cfg.name or method
@@ -143,7 +152,7 @@ def find_start(spec: str, cfg: FinetuneConfig) -> Start:
     if cfg.shard is not None:
         variant += f"-shard-{cfg.shard.replace('/', '-of-')}"
     folder = home / "finetune" / cfg.task.name / variant
-    return Start(f"{home.name}/{variant}", folder, load_foundation(final), is_scratch, parent)
+    return Start(f"{home.name}/{variant}", folder, foundation, is_scratch, parent)
 
 
 def _parent_folder(spec: str, home: Path) -> Path:

@@ -65,6 +65,11 @@ class SuiteConfig(TaskConfig):
                 for key in own
                 if key.split(".")[0] not in _OF_A_TASK
             ]
+            if _chooses_sharing(own):
+                found.append(
+                    f"task.settings gives {task} another way of sharing: that is one for all tasks (sharing=, or several side by "
+                    "side, methods=); a task may have settings of it, as sharing.lr_scale"
+                )
         if not found and len(self.in_order()) < len(self.tasks):
             found.append("task.parents goes in a circle: a task cannot come after itself")
         return found
@@ -79,6 +84,12 @@ class SuiteConfig(TaskConfig):
                 if task not in done and (task not in self.parents or self.parents[task] in done)
             ]
         return done
+
+
+def _chooses_sharing(own: dict[str, Any]) -> bool:
+    """Whether a task's own settings name a method, not only what a method can be told."""
+    way = own.get("sharing", {})
+    return not isinstance(way, dict) or "method" in way or "sharing.method" in own
 
 
 @dataclass(kw_only=True, slots=True)
