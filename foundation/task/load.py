@@ -54,12 +54,18 @@ def _find(cfg: TaskConfig, runs_dir: Path) -> tuple[Side, Side, list[str]]:
     folder = _local_folder(cfg)
     if folder is None:
         return _from_hub(cfg)
-    rows = _read(cfg, folder / str(cfg.train))
+    rows = _read(cfg, place_of(folder, str(cfg.train)))
     notes = [f"{cfg.name}: read from {folder}"]
     if cfg.dev is not None:
-        return _numbered("train", rows), _numbered("dev", _read(cfg, folder / cfg.dev)), notes
+        return _numbered("train", rows), _numbered("dev", _read(cfg, place_of(folder, cfg.dev))), notes
     columns = build_kind(cfg).held_out_by()
     side_of = [is_held_out("\t".join(row.get(c) for c in columns), cfg.dev_share) for row in rows]
+    if rows and sum(side_of) in (0, len(rows)):
+        raise UserError(
+            f"task {cfg.name}: by a hash of their text, task.dev_share={cfg.dev_share} holds out {sum(side_of):,} of "
+            f"{len(rows):,} rows, and both sides need some: {'lower' if all(side_of) else 'raise'} it, or name rows to report "
+            "on with task.dev=FILE"
+        )
     notes.append(
         f"{cfg.name}: no task.dev is named, so {sum(side_of):,} of {len(rows):,} rows, chosen by a hash of their text, "
         "are held out and reported on"
@@ -67,21 +73,26 @@ def _find(cfg: TaskConfig, runs_dir: Path) -> tuple[Side, Side, list[str]]:
     return *_split(rows, side_of), notes
 
 
-def _local_folder(cfg: TaskConfig) -> Path | None:
+def place_of(folder: str | Path, file: str) -> Path:
+    """Where a file of a folder is, either of them named from one's home (~) perhaps."""
+    return Path(folder).expanduser() / Path(file).expanduser()
+
+
+def _local_folder(cfg: TaskConfig) -> str | None:
     """The first folder of cfg.local that holds the training file; None: ask the hub."""
     if cfg.train is None:
         return None
     for folder in cfg.local:
-        if (Path(folder) / cfg.train).is_file():
-            return Path(folder)
+        if place_of(folder, cfg.train).is_file():
+            return folder
     if cfg.hub is None:
-        looked = ", ".join(str(Path(folder) / cfg.train) for folder in cfg.local)
+        looked = ", ".join(str(place_of(folder, cfg.train)) for folder in cfg.local)
         raise UserError(f"no file at {looked} (seen from {Path.cwd()}): name the training file with task.train=FILE")
     return None
 
 
 def _from_hub(cfg: TaskConfig) -> tuple[Side, Side, list[str]]:
-    looked = ", ".join(str(Path(folder) / cfg.train) for folder in cfg.local) if cfg.train else "nothing"
+    looked = ", ".join(str(place_of(folder, cfg.train)) for folder in cfg.local) if cfg.train else "nothing"
     notes = [f"{cfg.name}: read from the Hugging Face hub ({cfg.hub}); looked locally for {looked}"]
     try:
         train, dev = (

@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass, field, replace
 from itertools import groupby
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -16,6 +15,7 @@ from foundation.task.config import Source, TaskConfig
 from foundation.task.costs import TENSORS_FILE, read_manifest, sharing_degree
 from foundation.task.examples import TaskData
 from foundation.task.interval import macro_differences
+from foundation.task.load import place_of
 from foundation.task.multitask import Together, refuse_differences, run_multitask
 from foundation.task.protocol import (
     Asked,
@@ -130,7 +130,7 @@ def _is_here(task: TaskConfig) -> bool:
     """Whether the task's own files are there, or are made here; else only the hub could give them."""
     if task.source is not Source.files or task.hub is None:
         return True
-    return task.train is not None and any((Path(folder) / task.train).is_file() for folder in task.local)
+    return task.train is not None and any(place_of(folder, task.train).is_file() for folder in task.local)
 
 
 def _run_all(

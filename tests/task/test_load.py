@@ -94,6 +94,24 @@ def test_a_held_out_row_stays_so_when_rows_are_added_and_twins_stay_together(tmp
     assert set(after.train.text).isdisjoint(after.dev.text)
 
 
+@pytest.mark.parametrize(("share", "n_held_out", "way"), [(0.001, 0, "raise"), (0.999, 4, "lower")])
+def test_a_side_that_gets_no_rows_says_how_to_give_it_some(
+    tmp_path: Path, share: float, n_held_out: int, way: str
+) -> None:
+    (tmp_path / "train.csv").write_text("text,label\na,x\nb,y\nc,x\nd,y\n")
+    words = rf"task toy: .*task.dev_share={share} holds out {n_held_out} of 4 rows.*: {way} it, or .* task.dev=FILE"
+    with pytest.raises(UserError, match=words):
+        load_task(task(tmp_path, dev=None, dev_share=share), tmp_path)
+
+
+def test_a_file_may_be_named_from_ones_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for name in ("a.csv", "b.csv"):
+        (tmp_path / name).write_text(GOOD)
+    assert len(load_task(TaskConfig(name="toy", train="~/a.csv", dev="~/b.csv"), tmp_path).train) == 2
+    assert len(load_task(TaskConfig(name="toy", train="a.csv", dev="b.csv", local=["~"]), tmp_path).train) == 2
+
+
 def test_a_column_that_decides_who_is_held_out_must_be_there(tmp_path: Path) -> None:
     """Without it all rows would go to one side, and the error be about that."""
     with pytest.raises(UserError, match=r"train.csv:2: there is no column 'review': the columns are text, label"):

@@ -60,7 +60,10 @@ class Tagging(Kind[Sentences, WordRows, Answers]):
 
     def label_names(self, rows: Sequence[Row]) -> list[str]:
         """As configured, else those of the training rows, sorted."""
-        names = list(self.cfg.labels) or sorted({tag for row in rows for tag in _words(row, self.cfg.label)})
+        found = {tag for row in rows for tag in _words(row, self.cfg.label) if tag.strip()}
+        names = list(self.cfg.labels) or sorted(found)
+        if not names:
+            raise UserError(f"no training row of task {self.cfg.name} has a tag in column {self.cfg.label!r}")
         if len(names) < 2:
             raise UserError(
                 f"every word of task {self.cfg.name} has the tag {names[0]!r}: there is nothing to tell apart"
