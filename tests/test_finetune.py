@@ -232,6 +232,18 @@ def test_runs_no_better_than_a_constant_are_counted(tmp_path: Path) -> None:
     assert "!" in study_table(study)
 
 
+def test_the_constant_answer_says_the_label_that_f1_is_of_though_it_is_rarer(tmp_path: Path) -> None:
+    """A third of the rows has it: whoever says it of every row has an F1 of ½, and whoever says the other 0."""
+    toy.lay_foundation(tmp_path)
+    task = replace(toy.lay_task(tmp_path / "data"), metric=Metric.f1, labels=["bad", "good"])
+    for name in ("train", "dev"):
+        rows = "\n".join(f"the plot,{label}" for label in ("bad", "bad", "good") * 10)
+        (tmp_path / "data" / f"{name}.csv").write_text(f"text,label\n{rows}\n")
+    summary = run(toy.settings(tmp_path, task, seeds=1, epochs=1)).arms[0].summary
+    assert summary["baseline"] == pytest.approx(0.5)
+    assert summary["collapsed"] == 1
+
+
 def test_keep_best_puts_back_the_epoch_that_its_own_rows_prefer(tmp_path: Path) -> None:
     """The rows that pick the epoch contradict the others: the more is learnt, the worse they are answered."""
     toy.lay_foundation(tmp_path)

@@ -111,6 +111,22 @@ def test_the_constant_answer_is_the_commonest_label() -> None:
 
 
 @pytest.mark.parametrize(
+    ("metric", "said"),
+    [
+        # Of 4, 3 and 2 rows in ten: 2·4/(10 + 9), 2·7/(20 + 9), 2·9/(30 + 9), and none is said by most rows.
+        (Metric.f1_micro, [1, 1, 0]),
+        (Metric.f1_macro, [1, 1, 1]),
+        (Metric.exact_match, [1, 0, 0]),
+    ],
+)
+def test_the_constant_answer_is_the_best_there_is(metric: Metric, said: list[int]) -> None:
+    kind = labelling(metric=metric)
+    names = ["a", "a", "a", "a", "b", "b", "b", "c", "c", ""]
+    found, how = examples(kind, rows(*({"text": "x", "label": name} for name in names)))
+    assert kind.constant(found, found, how).predicted.reshape(10, 3).tolist() == [said] * 10
+
+
+@pytest.mark.parametrize(
     ("given", "settings", "words"),
     [
         ([{"text": "a", "label": "joy;x"}], {"labels": ["joy", "x"]}, r"a:1: label 'joy;x' is not in task.labels \(joy, x\)"),
