@@ -82,7 +82,7 @@ def test_every_number_names_the_weights_it_comes_from(runs: Path) -> None:
 
 def test_the_table_shows_arms_seeds_and_difference(runs: Path) -> None:
     table = (runs / "table.txt").read_text()
-    assert "toy: accuracy on 60 items, after 240 training rows; a constant answer has 0.500" in table
+    assert "toy: accuracy on 60 rows, after 240 training rows; a constant answer has 0.500" in table
     assert "small/full " in table
     assert "0 of 2" in table
     assert "small/full − small/scratch: " in table

@@ -31,6 +31,7 @@ def load_task(cfg: TaskConfig, runs_dir: Path) -> TaskData:
     splits = [kind.labelled(kind.inputs(side.ids, side.rows), side.rows, names) for side in (train, dev)]
     if not cfg.labels:
         notes += _labels_found(cfg, names, kind.label_counts(splits[0], len(names)).tolist())
+    notes += _rows_of_both(cfg.name, train, dev, kind.held_out_by())
     return TaskData(splits[0], splits[1], names, notes)
 
 
@@ -42,6 +43,18 @@ def _labels_found(cfg: TaskConfig, names: list[str], counts: list[int]) -> list[
     rest = [f"and {len(told) - _TOLD_LABELS} more"] if len(told) > _TOLD_LABELS else []
     positive = f"; F1 is that of {names[1]}" if cfg.primary is Metric.f1 else ""
     return [f"{cfg.name}: labels: {', '.join([*told[:_TOLD_LABELS], *rest])}{positive}"]
+
+
+def _rows_of_both(task: str, train: Side, dev: Side, columns: list[str]) -> list[str]:
+    """A note, where there are any, on reported rows whose text a model has seen with its answer; our own split has none."""
+    seen = {tuple(row.get(column) for column in columns) for row in train.rows}
+    n_seen = sum(tuple(row.get(column) for column in columns) in seen for row in dev.rows)
+    what = " and ".join(columns)
+    return (
+        [f"{task}: {n_seen:,} of {len(dev.rows):,} reported rows have the same {what} as a training row"]
+        if n_seen
+        else []
+    )
 
 
 def _find(cfg: TaskConfig, runs_dir: Path) -> tuple[Side, Side, list[str]]:

@@ -72,6 +72,14 @@ def test_labels_that_were_found_are_told_and_which_of_them_f1_is_of(tmp_path: Pa
     assert not any(": labels: " in note for note in load(tmp_path, train, train, labels=["0.0", "1.0"]).notes)
 
 
+def test_reported_rows_that_training_has_too_are_counted(tmp_path: Path) -> None:
+    train, dev = "q,a,label\nx,1,b\ny,2,a\nz,3,a\n", "q,a,label\nx,1,a\ny,3,a\nz,3,b\n"
+    pairs = load(tmp_path, train, dev, text="q", text_pair="a").notes
+    assert "toy: 2 of 3 reported rows have the same q and a as a training row" in pairs
+    assert "toy: 3 of 3 reported rows have the same q as a training row" in load(tmp_path, train, dev, text="q").notes
+    assert not any("same" in note for note in load(tmp_path, GOOD).notes)
+
+
 def hold_out(folder: Path, rows: list[str]) -> TaskData:
     (folder / "train.csv").write_text("text,label\n" + "\n".join(rows))
     return load_task(task(folder, dev=None), folder)
