@@ -4,10 +4,10 @@ import csv
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import numpy as np
 import pytest
@@ -16,10 +16,11 @@ from foundation.config import conf_folder
 from foundation.core.errors import UserError
 from foundation.core.files import read_json
 from foundation.core.plain import to_plain
-from foundation.task import load
+from foundation.task import load, start
 from foundation.task.config import TaskConfig
 from foundation.task.few_shot import few_shot
 from foundation.task.interval import Differences, macro_differences
+from foundation.task.kinds.texts import Classification
 from foundation.task.load import load_task
 from foundation.task.rows import choose_rows, nested_order
 from foundation.task.study_config import FinetuneConfig, Keep, SuiteConfig
@@ -399,6 +400,30 @@ def test_a_curve_has_the_seeds_that_all_draws_of_a_size_have(
     assert [(row["draw"], row["seed"]) for row in rows_of_table(tmp_path)] == [("0", "1"), ("1", "1")]
     line = next(line for line in capsys.readouterr().out.splitlines()[::-1] if line.startswith("  8 "))
     assert line.split()[:4] == ["8", "2", "×", "1"]
+
+
+def test_a_curve_reads_the_foundation_and_encodes_the_reported_rows_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done: list[object] = []
+
+    def noted(of: Callable[..., Any], what: Callable[..., object]) -> Callable[..., Any]:
+        def call(*given: Any, **named: Any) -> Any:
+            done.append(what(*given))
+            return of(*given, **named)
+
+        return call
+
+    monkeypatch.setattr(start, "load_foundation", noted(start.load_foundation, lambda path: path.parent.name))
+    monkeypatch.setattr(Classification, "encode", noted(Classification.encode, lambda _kind, rows, *_: len(rows)))
+    cfg = settings_of_few_shot(tmp_path, n_train=["8", "20"], min_steps=2, epochs=1)
+    few_shot(cfg, to_plain(cfg))
+    # Two sizes by two draws by two arms.
+    assert sorted(done, key=str) == sorted(["small", 60, *[8] * 4, *[20] * 4], key=str)
+    toy.lay_foundation(tmp_path, seed=1)
+    made_anew = read_json(tmp_path / "small/final/config.json")["fingerprint"]
+    assert start.find_start("small", cfg).foundation.fingerprint == made_anew
+    assert done.count("small") == 2
 
 
 def test_seeds_of_earlier_commands_are_named_as_they_are(tmp_path: Path) -> None:

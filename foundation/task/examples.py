@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Iterator
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, Self, TypeAlias
 
 import numpy as np
@@ -64,12 +64,16 @@ def _taken(column: Any, rows: NDArray[np.int64]) -> Any:
 
 @dataclass(frozen=True, slots=True)
 class TaskData:
-    """A task's examples. labels: none for regression. notes: for the user, what was decided without being asked."""
+    """A task's examples. labels: none for regression. notes: for the user, what was decided without being asked.
+
+    dev_tokens: the reported rows as tokens, for every tokenizer's fingerprint and length that an arm has asked for.
+    """
 
     train: Examples
     dev: Examples
     labels: list[str]
     notes: list[str]
+    dev_tokens: dict[tuple[str, int], Any] = field(default_factory=dict, repr=False, compare=False)
 
     def fingerprint(self) -> str:
         """16 hex digits that stand for every id, text and label of both splits, and for the labels' names."""

@@ -5,6 +5,7 @@ import time
 import zlib
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -126,11 +127,11 @@ def prepare_arm(
     train, selection = choose_rows(cfg, data.train)
     kind = build_kind(cfg.task)
     how = Answering(cfg.task, data.labels, cfg.pooling, start.seq_len, *kind.scale(train))
-    splits = [
-        Split(part, kind.encode(part, start.foundation.tokenizer, start.seq_len))
-        for part in (train, data.dev, selection)
-        if part is not None
-    ]
+    encode = partial(kind.encode, tokenizer=start.foundation.tokenizer, seq_len=start.seq_len)
+    read_as = (start.foundation.tokenizer.fingerprint, start.seq_len)
+    if read_as not in data.dev_tokens:
+        data.dev_tokens[read_as] = encode(data.dev)
+    learnt, dev = Split(train, encode(train)), Split(data.dev, data.dev_tokens[read_as])
     keys = start.begin(cfg, how.n_out, cfg.seed).keys
     if keys is None:
         say(f"{start.name}: random weights in the shape of {start.foundation.path}")
@@ -139,16 +140,16 @@ def prepare_arm(
             f"{start.name}: encoder {start.foundation.fingerprint} from {start.foundation.path}: {keys.loaded} weights "
             f"loaded, {len(keys.missing)} missing, {len(keys.unexpected)} not taken (heads of other objectives)"
         )
-    cut = [f"{split.tokens.n_cut:,} of {len(split.examples):,}" for split in splits[:2]]
+    cut = [f"{split.tokens.n_cut:,} of {len(split.examples):,}" for split in (learnt, dev)]
     say(f"{start.name}: {kind.too_long} {start.seq_len} tokens: {cut[0]} of train, {cut[1]} of dev")
     return Arm(
         cfg=cfg,
         settings={**settings, "start": start.identity, "examples": data.fingerprint()},
         start=start,
         how=how,
-        train=splits[0],
-        dev=splits[1],
-        selection=splits[2] if selection is not None else None,
+        train=learnt,
+        dev=dev,
+        selection=None if selection is None else Split(selection, encode(selection)),
         baseline=kind.score(kind.constant(train, data.dev, how), data.labels).values[cfg.task.primary.value],
         device=device,
     )

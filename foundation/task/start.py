@@ -1,6 +1,7 @@
 """Where a fine-tuning begins: an encoder's weights, or random ones of the same shape; and where its results go."""
 
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -135,7 +136,7 @@ def find_start(spec: str, cfg: FinetuneConfig) -> Start:
     final = find_foundation(
         cfg.shape_of_scratch if is_scratch else spec, Path(cfg.runs_dir), "like" if is_scratch else "foundation"
     )
-    foundation = load_foundation(final)
+    foundation = _loaded(final, tuple(path.stat().st_mtime_ns for path in sorted(final.iterdir())))
     n_layers = foundation.model.layers
     if cfg.reinit_layers > n_layers and not is_scratch:
         raise UserError(
@@ -153,6 +154,13 @@ def find_start(spec: str, cfg: FinetuneConfig) -> Start:
         variant += f"-shard-{cfg.shard.replace('/', '-of-')}"
     folder = home / "finetune" / cfg.task.name / variant
     return Start(f"{home.name}/{variant}", folder, foundation, is_scratch, parent)
+
+
+# The foundation, and what it is compared with.
+@lru_cache(maxsize=2)
+def _loaded(final: Path, written: tuple[int, ...]) -> Foundation:
+    """Read once, since every arm of a few-shot curve asks; `written`, when its files were, tells one that is made anew."""
+    return load_foundation(final)
 
 
 def _parent_folder(spec: str, home: Path) -> Path:
