@@ -86,9 +86,11 @@ def find_starts(cfg: FinetuneConfig) -> list[Start]:
 
 
 def read_data(cfg: FinetuneConfig) -> TaskData:
-    """The task's examples; one rank reads first, since some are made then."""
+    """The task's examples, and said what was decided about them; one rank reads first, since some are made then."""
     with distributed.main_first():
-        return load_task(cfg.task, Path(cfg.runs_dir))
+        data = load_task(cfg.task, Path(cfg.runs_dir))
+    say(*data.notes)
+    return data
 
 
 def run_studies(asked: list[Asked], device: torch.device) -> list[StudyResult]:
@@ -104,7 +106,6 @@ def run_studies(asked: list[Asked], device: torch.device) -> list[StudyResult]:
 
 def prepare_arms(cfg: FinetuneConfig, settings: dict[str, Any], data: TaskData, device: torch.device) -> list[Arm]:
     """Of one task: of the foundation, and of what it is compared with."""
-    say(*data.notes)
     return [prepare_arm(cfg, settings, start, data, device) for start in find_starts(cfg)]
 
 
