@@ -176,6 +176,13 @@ def test_a_parent_whose_encoder_gets_weights_of_its_own_is_refused_before_it_is_
     assert not list(tmp_path.rglob("seed-*"))
 
 
+def test_random_weights_have_no_parent(tmp_path: Path) -> None:
+    toy.lay_foundation(tmp_path)
+    members = [member(tmp_path, task, foundation="scratch") for task in two_tasks(tmp_path / "data")]
+    with pytest.raises(UserError, match=r"foundation=scratch starts from nothing, and second from first: leave out"):
+        run_suite("pair", members, parents={"second": "first"})
+
+
 def test_a_parent_that_is_not_there_says_how_to_make_it(tmp_path: Path) -> None:
     toy.lay_foundation(tmp_path)
     with pytest.raises(UserError, match=r"no finished fine-tune mnli .*foundation.finetune task=mnli foundation=small"):
@@ -344,6 +351,7 @@ def test_a_shard_is_part_of_an_arms_name_and_of_its_predictions(tmp_path: Path) 
         ({"n_train": ["8"], "max_train": 8}, "n_train and max_train both say how many rows"),
         ({"n_train": ["8"], "methods": ["lora"]}, "methods and n_train are two different studies"),
         ({"patience": 2}, "patience=2 needs keep=best"),
+        ({"foundation": "scratch", "parent": "mnli"}, "foundation=scratch starts from nothing: leave out parent=mnli"),
         ({"layer_lr_decay": 0.0}, r"layer_lr_decay=0.0 must be in \(0, 1\]"),
         (
             {"reinit_layers": 1, "sharing": shared("lora")},
@@ -403,7 +411,7 @@ def test_a_curve_has_the_seeds_that_all_draws_of_a_size_have(
 
 
 def test_a_curve_reads_the_foundation_and_encodes_the_reported_rows_once(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     done: list[object] = []
 
@@ -420,6 +428,7 @@ def test_a_curve_reads_the_foundation_and_encodes_the_reported_rows_once(
     few_shot(cfg, to_plain(cfg))
     # Two sizes by two draws by two arms.
     assert sorted(done, key=str) == sorted(["small", 60, *[8] * 4, *[20] * 4], key=str)
+    assert capsys.readouterr().out.count("toy: labels: bad (120), good (120)") == 1
     toy.lay_foundation(tmp_path, seed=1)
     made_anew = read_json(tmp_path / "small/final/config.json")["fingerprint"]
     assert start.find_start("small", cfg).foundation.fingerprint == made_anew

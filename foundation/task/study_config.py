@@ -224,6 +224,8 @@ class FinetuneConfig:
             found.append(
                 "foundation=scratch shares nothing: sharing=multitask needs a foundation, with compare=scratch"
             )
+        if self.foundation == SCRATCH and self.parent is not None:
+            found.append(f"foundation=scratch starts from nothing: leave out parent={self.parent}")
         if self.scratch_lr is not None and not isinstance(self.optim, AdamWConfig):
             found.append("scratch_lr stands for optim.lr, which only optim=adamw_finetune and adamw have")
         if self.is_suite and self.n_train:

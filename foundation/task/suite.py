@@ -93,6 +93,10 @@ def _refuse_parent(cfg: FinetuneConfig, start: Start, parents: dict[str, str]) -
         raise UserError(
             f"{child} starts from {parents[child]}, and sharing=multitask trains all tasks at once: leave out one of the two"
         )
+    if start.is_scratch:
+        raise UserError(
+            f"foundation=scratch starts from nothing, and {child} from {parents[child]}: leave out task.parents"
+        )
     if adds_weights(start.foundation.model, cfg.sharing):
         raise UserError(
             f"{child} cannot start from {parents[child]}, to whose encoder sharing={method.value} adds weights that the "
