@@ -36,6 +36,8 @@ def _members(cfg: FinetuneConfig) -> list["Member"]:
     """Every task under every method, each as a command of its own would have it."""
     from foundation.task.suite import Member
 
+    if cfg.methods:
+        _refuse_other_sharing(cfg)
     tasks = [{"task": name} for name in cfg.task.in_order()] if isinstance(cfg.task, SuiteConfig) else [{}]
     methods = [{"sharing": name} for name in cfg.methods] or [{}]
     of_tasks = cfg.task.settings if isinstance(cfg.task, SuiteConfig) else {}
@@ -45,6 +47,16 @@ def _members(cfg: FinetuneConfig) -> list["Member"]:
             own = _words(of_tasks.get(task.get("task", ""), {}))
             found.append(Member(*recompose(FinetuneConfig, "finetune", {**task, **way}, own)))
     return found
+
+
+def _refuse_other_sharing(cfg: FinetuneConfig) -> None:
+    """Raise UserError where a comparison of methods would drop what is said of sharing besides."""
+    usual, _ = recompose(FinetuneConfig, "finetune", {"sharing": SharingMethod.full.value})
+    if cfg.sharing != usual.sharing:
+        raise UserError(
+            f"methods=[{','.join(cfg.methods)}] takes each method as its YAML has it, and would drop sharing= and sharing.*: "
+            "leave them out, or run the one method alone, without methods="
+        )
 
 
 def _words(settings: dict[str, Any], room: str = "") -> list[str]:

@@ -82,7 +82,7 @@ def test_every_number_names_the_weights_it_comes_from(runs: Path) -> None:
 
 def test_the_table_shows_arms_seeds_and_difference(runs: Path) -> None:
     table = (runs / "table.txt").read_text()
-    assert "toy: accuracy on 60 items, after 240 training rows; a constant answer has 0.500" in table
+    assert "toy: accuracy on 60 rows, after 240 training rows; a constant answer has 0.500" in table
     assert "small/full " in table
     assert "0 of 2" in table
     assert "small/full − small/scratch: " in table
@@ -118,7 +118,16 @@ def test_other_settings_or_data_are_refused_in_the_same_folder(runs: Path, tmp_p
     with pytest.raises(UserError, match=r"(?s)settings change the result.*epochs: 6 → 7.*another name="):
         run(replace(cfg, epochs=7))
     (tmp_path / "dev.csv").write_text("text,label\na new film,good\n")
-    with pytest.raises(UserError, match=r"(?s)settings change the result.*data: "):
+    with pytest.raises(UserError, match=r"(?s)settings change the result.*examples: "):
+        run(cfg)
+
+
+def test_an_arm_from_before_a_data_fingerprint_of_everything_is_told_which_version_goes_on(tmp_path: Path) -> None:
+    toy.lay_foundation(tmp_path)
+    cfg = toy.settings(tmp_path, toy.lay_task(tmp_path / "data", 32, 8), seeds=1, epochs=1)
+    config = run(cfg).arms[0].folder / "config.yaml"
+    config.write_text(config.read_text().replace("\nexamples: ", "\ndata: "))
+    with pytest.raises(UserError, match=r"(?s)examples: absent → .*absent there is newer than the run"):
         run(cfg)
 
 
@@ -166,6 +175,25 @@ def test_a_missing_foundation_says_how_to_make_it(tmp_path: Path, setting: str, 
     assert not list(tmp_path.rglob("seed-*"))
 
 
+@pytest.mark.parametrize("compare", ["small/final", "./small", "other"])
+def test_a_foundation_is_not_compared_with_itself_by_another_name(tmp_path: Path, compare: str) -> None:
+    toy.lay_foundation(tmp_path)
+    (tmp_path / "other").symlink_to(tmp_path / "small")
+    cfg = toy.settings(tmp_path, toy.lay_task(tmp_path / "data"), compare=str(tmp_path / compare))
+    with pytest.raises(UserError, match=rf"compare={tmp_path / compare} is the foundation itself, .*small.final: name"):
+        run(cfg)
+    assert not list(tmp_path.rglob("seed-*"))
+
+
+def test_no_more_layers_start_anew_than_there_are(tmp_path: Path) -> None:
+    toy.lay_foundation(tmp_path)
+    task = toy.lay_task(tmp_path / "data")
+    with pytest.raises(UserError, match=r"reinit_layers=3 are more than the foundation's 2 layers: choose fewer"):
+        run(toy.settings(tmp_path, task, reinit_layers=3))
+    find_start("small", toy.settings(tmp_path, task, reinit_layers=2))
+    find_start("scratch", toy.settings(tmp_path, task, reinit_layers=3))
+
+
 def test_a_foundation_that_lacks_a_weight_is_refused(tmp_path: Path) -> None:
     toy.lay_foundation(tmp_path)
     final = tmp_path / "small/final"
@@ -202,6 +230,18 @@ def test_runs_no_better_than_a_constant_are_counted(tmp_path: Path) -> None:
     assert study.arms[0].summary["collapsed"] == 2
     assert "2 of 2" in study_table(study)
     assert "!" in study_table(study)
+
+
+def test_the_constant_answer_says_the_label_that_f1_is_of_though_it_is_rarer(tmp_path: Path) -> None:
+    """A third of the rows has it: whoever says it of every row has an F1 of ½, and whoever says the other 0."""
+    toy.lay_foundation(tmp_path)
+    task = replace(toy.lay_task(tmp_path / "data"), metric=Metric.f1, labels=["bad", "good"])
+    for name in ("train", "dev"):
+        rows = "\n".join(f"the plot,{label}" for label in ("bad", "bad", "good") * 10)
+        (tmp_path / "data" / f"{name}.csv").write_text(f"text,label\n{rows}\n")
+    summary = run(toy.settings(tmp_path, task, seeds=1, epochs=1)).arms[0].summary
+    assert summary["baseline"] == pytest.approx(0.5)
+    assert summary["collapsed"] == 1
 
 
 def test_keep_best_puts_back_the_epoch_that_its_own_rows_prefer(tmp_path: Path) -> None:

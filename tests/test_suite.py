@@ -4,10 +4,10 @@ import csv
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import numpy as np
 import pytest
@@ -16,10 +16,11 @@ from foundation.config import conf_folder
 from foundation.core.errors import UserError
 from foundation.core.files import read_json
 from foundation.core.plain import to_plain
-from foundation.task import load
+from foundation.task import load, start
 from foundation.task.config import TaskConfig
 from foundation.task.few_shot import few_shot
 from foundation.task.interval import Differences, macro_differences
+from foundation.task.kinds.texts import Classification
 from foundation.task.load import load_task
 from foundation.task.rows import choose_rows, nested_order
 from foundation.task.study_config import FinetuneConfig, Keep, SuiteConfig
@@ -150,6 +151,38 @@ def test_a_task_starts_from_the_encoder_of_its_parent_seed_by_seed(tmp_path: Pat
     assert info["foundation"] == read_json(tmp_path / "small/final/config.json")["fingerprint"]
 
 
+def test_a_task_whose_parent_has_no_data_is_left_out_and_so_are_its_own(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    toy.lay_foundation(tmp_path)
+    first, second = two_tasks(tmp_path / "data")
+    third = replace(first, name="third")
+    members = [member(tmp_path, task, seeds=1, epochs=1) for task in (ABSENT, first, second, third)]
+    result = run_suite("four", members, parents={"second": "absent", "third": "second"})
+    assert list(result.studies["full"]) == ["first"]
+    assert result.left_out["second"] == "it starts from absent, which is left out"
+    assert result.left_out["third"] == "it starts from second, which is left out"
+    assert "third is left out: it starts from second" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("method", ["lora", "adapter", "prefix", "bitfit"])
+def test_a_parent_whose_encoder_gets_weights_of_its_own_is_refused_before_it_is_trained(
+    tmp_path: Path, method: str
+) -> None:
+    toy.lay_foundation(tmp_path)
+    members = [member(tmp_path, task, sharing=shared(method)) for task in two_tasks(tmp_path / "data")]
+    with pytest.raises(UserError, match=rf"second cannot start from first, .*sharing={method} adds weights"):
+        run_suite("pair", members, parents={"second": "first"})
+    assert not list(tmp_path.rglob("seed-*"))
+
+
+def test_random_weights_have_no_parent(tmp_path: Path) -> None:
+    toy.lay_foundation(tmp_path)
+    members = [member(tmp_path, task, foundation="scratch") for task in two_tasks(tmp_path / "data")]
+    with pytest.raises(UserError, match=r"foundation=scratch starts from nothing, and second from first: leave out"):
+        run_suite("pair", members, parents={"second": "first"})
+
+
 def test_a_parent_that_is_not_there_says_how_to_make_it(tmp_path: Path) -> None:
     toy.lay_foundation(tmp_path)
     with pytest.raises(UserError, match=r"no finished fine-tune mnli .*foundation.finetune task=mnli foundation=small"):
@@ -169,6 +202,13 @@ def test_a_parent_that_is_not_there_says_how_to_make_it(tmp_path: Path) -> None:
         (
             {"tasks": ["a"], "settings": {"a": {"seeds": 2}}},
             "task.settings gives a seeds, which is none of those that a task may have: epochs,",
+        ),
+        *(
+            (
+                {"tasks": ["a"], "settings": {"a": own}},
+                "task.settings gives a another way of sharing: that is .* methods=",
+            )
+            for own in ({"sharing": "lora"}, {"sharing": {"method": "probe"}}, {"sharing.method": "probe"})
         ),
     ],
 )
@@ -228,6 +268,12 @@ def test_a_mistyped_setting_of_a_task_is_answered_before_anything_is_read(tmp_pa
     done = ask(tmp_path, "task.settings={cola: {optim.lrr: 1e-4}}")
     assert done.returncode == 1 and len(done.stderr.strip().splitlines()) == 1
     assert "optim.lrr" in done.stderr and "optim.lr" in done.stderr
+
+
+def test_settings_of_one_way_of_sharing_are_not_dropped_where_several_are_compared(tmp_path: Path) -> None:
+    done = ask(tmp_path, "methods=[probe,full]", "sharing.lr_scale=0.001")
+    assert done.returncode == 1 and len(done.stderr.strip().splitlines()) == 1
+    assert "methods=[probe,full] takes each method as its YAML has it, and would drop sharing" in done.stderr
 
 
 def test_a_setting_of_another_optimizer_is_answered_in_one_sentence(tmp_path: Path) -> None:
@@ -305,6 +351,7 @@ def test_a_shard_is_part_of_an_arms_name_and_of_its_predictions(tmp_path: Path) 
         ({"n_train": ["8"], "max_train": 8}, "n_train and max_train both say how many rows"),
         ({"n_train": ["8"], "methods": ["lora"]}, "methods and n_train are two different studies"),
         ({"patience": 2}, "patience=2 needs keep=best"),
+        ({"foundation": "scratch", "parent": "mnli"}, "foundation=scratch starts from nothing: leave out parent=mnli"),
         ({"layer_lr_decay": 0.0}, r"layer_lr_decay=0.0 must be in \(0, 1\]"),
         (
             {"reinit_layers": 1, "sharing": shared("lora")},
@@ -343,6 +390,64 @@ def test_a_few_shot_curve_is_run_drawn_and_gone_on_with(tmp_path: Path, capsys: 
     assert all(
         np.array_equal(a, b) for x, y in zip(first.values, again.values, strict=True) for a, b in zip(x, y, strict=True)
     )
+
+
+def rows_of_table(folder: Path) -> list[dict[str, str]]:
+    with (folder / "small/finetune/toy/few-shot-full/few_shot.csv").open() as file:
+        return list(csv.DictReader(file))
+
+
+def test_a_curve_has_the_seeds_that_all_draws_of_a_size_have(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    brief: dict[str, object] = {"n_train": ["8"], "compare": None, "min_steps": 2, "epochs": 1}
+    for changed in ({"n_subsets": 1, "seeds": 2}, {"n_subsets": 2, "seeds": 1, "seed": 1}):
+        cfg = settings_of_few_shot(tmp_path, **brief, **changed)
+        result = few_shot(cfg, to_plain(cfg))
+    assert [cell.shape for cell in result.values[0]] == [(2, 1)]
+    assert [(row["draw"], row["seed"]) for row in rows_of_table(tmp_path)] == [("0", "1"), ("1", "1")]
+    line = next(line for line in capsys.readouterr().out.splitlines()[::-1] if line.startswith("  8 "))
+    assert line.split()[:4] == ["8", "2", "×", "1"]
+
+
+def test_a_curve_reads_the_foundation_and_encodes_the_reported_rows_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    done: list[object] = []
+
+    def noted(of: Callable[..., Any], what: Callable[..., object]) -> Callable[..., Any]:
+        def call(*given: Any, **named: Any) -> Any:
+            done.append(what(*given))
+            return of(*given, **named)
+
+        return call
+
+    monkeypatch.setattr(start, "load_foundation", noted(start.load_foundation, lambda path: path.parent.name))
+    monkeypatch.setattr(Classification, "encode", noted(Classification.encode, lambda _kind, rows, *_: len(rows)))
+    cfg = settings_of_few_shot(tmp_path, n_train=["8", "20"], min_steps=2, epochs=1)
+    few_shot(cfg, to_plain(cfg))
+    # Two sizes by two draws by two arms.
+    assert sorted(done, key=str) == sorted(["small", 60, *[8] * 4, *[20] * 4], key=str)
+    assert capsys.readouterr().out.count("toy: labels: bad (120), good (120)") == 1
+    toy.lay_foundation(tmp_path, seed=1)
+    made_anew = read_json(tmp_path / "small/final/config.json")["fingerprint"]
+    assert start.find_start("small", cfg).foundation.fingerprint == made_anew
+    assert done.count("small") == 2
+
+
+def test_seeds_of_earlier_commands_are_named_as_they_are(tmp_path: Path) -> None:
+    brief: dict[str, object] = {"n_train": ["8"], "compare": None, "min_steps": 2, "epochs": 1, "n_subsets": 1}
+    for seed in (0, 5):
+        cfg = settings_of_few_shot(tmp_path, **brief, seed=seed)
+        few_shot(cfg, to_plain(cfg))
+    assert [row["seed"] for row in rows_of_table(tmp_path)] == ["0", "5"]
+
+
+def test_all_rows_are_all_rows_also_where_some_pick_the_epoch(tmp_path: Path) -> None:
+    cfg = settings_of_few_shot(tmp_path, n_train=["20", "full"], keep=Keep.best, n_subsets=1, compare=None, epochs=1)
+    assert few_shot(cfg, to_plain(cfg)).arms[0].sizes == [20, 240]
+    scores = read_json(tmp_path / "small/finetune/toy/few-shot-full/n-240-draw-0/scores.json")
+    assert scores["rows"]["train"] == 240 - 24
 
 
 def test_few_rows_are_trained_on_for_min_steps(tmp_path: Path) -> None:

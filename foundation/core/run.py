@@ -16,7 +16,7 @@ import uuid
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
-from typing import Any, BinaryIO, Self
+from typing import Any, BinaryIO, Self, TypeAlias
 
 import yaml
 
@@ -27,6 +27,7 @@ from foundation.core.files import read_json, write_atomically, write_json
 
 CONFIG_FILE, RUN_FILE, DIFF_FILE, LOCK_FILE = "config.yaml", "run.json", "diff.patch", ".lock"
 _FINISHED = "finished"
+Plain: TypeAlias = dict[str, Any]
 
 
 def run_exists(path: Path) -> bool:
@@ -35,12 +36,12 @@ def run_exists(path: Path) -> bool:
 
 
 def open_run(
-    path: Path, config: dict[str, Any], *, resume: bool, speed_only: frozenset[str], command: list[str]
+    path: Path, config: Plain, *, resume: bool, speed_only: frozenset[str], command: list[str], name: str = "name"
 ) -> "Run":
     """Start the run at `path`, or go on with it, and hold it against every other process.
 
     Args:
-        config: plain and resolved.
+        config: plain and resolved. name: the setting that gives the folder another name.
         resume: go on with a run that exists; else the folder must be absent, empty, or of a run that never got to anything.
         speed_only: settings (`trainer`, `data.workers`), with all below them, that a resumed run may change.
 
@@ -57,7 +58,7 @@ def open_run(
             _refuse_taken(path)  # before the lock as well: a refusal leaves no file behind
         lock = _hold(path)
         try:
-            record = _continued(path, config, speed_only, command) if resume else _started(path, config, command)
+            record = _continued(path, config, speed_only, command, name) if resume else _started(path, config, command)
         except BaseException:
             lock.close()
             raise
@@ -202,7 +203,7 @@ def _started(path: Path, config: dict[str, Any], command: list[str]) -> dict[str
     return record
 
 
-def _continued(path: Path, config: dict[str, Any], speed_only: frozenset[str], command: list[str]) -> dict[str, Any]:
+def _continued(path: Path, config: Plain, speed_only: frozenset[str], command: list[str], name: str) -> Plain:
     """Add a session to a run, if its settings still are those that its result depends on."""
     changed = _differences(_read_config(path), yaml.safe_load(_to_yaml(config)))
     forbidden = {key: values for key, values in changed.items() if not _is_within(key, speed_only)}
@@ -214,9 +215,9 @@ def _continued(path: Path, config: dict[str, Any], speed_only: frozenset[str], c
         newer = " (what is absent there is newer than the run: the version in its run.json goes on with it)" * has_newer
         raise UserError(
             f"cannot resume {path}: these settings change the result and differ from its {CONFIG_FILE}:\n{lines}\n"
-            f"Give them their old values{newer}, or start a new run under another name=."
+            f"Give them their old values{newer}, or start a new run under another {name}=."
         )
-    record: dict[str, Any] = read_json(path / RUN_FILE)
+    record: Plain = read_json(path / RUN_FILE)
     for session in record["sessions"]:
         session["ended"] = session["ended"] or "killed"
     session = _session(command)

@@ -45,7 +45,12 @@ def evaluate(cfg: EvaluateConfig, settings: dict[str, Any]) -> dict[str, Any]:
     command = [Path(sys.executable).name, "-m", "foundation.evaluate", *sys.argv[1:]]
     started = time.perf_counter()
     with open_run(
-        folder, {**settings, **identity}, resume=run_exists(folder), speed_only=_SPEED_ONLY, command=command
+        folder,
+        {**settings, **identity},
+        resume=run_exists(folder),
+        speed_only=_SPEED_ONLY,
+        command=command,
+        name="evaluation.name",
     ) as run:
         match cfg.evaluation:
             case HeldOutConfig():

@@ -116,6 +116,10 @@ class TaskConfig:
         found = self._problems_of_kind()
         if self.is_regression and (self.labels or self.spelled):
             found.append("task.labels and task.spelled belong to classification: a regression task has numbers")
+        elif self.spelled and not self.labels and self.kind in _OF_KINDS["labels"]:
+            found.append(
+                "task.spelled says how files write task.labels, which are not given: set task.labels=[NAME,…] too, in its order"
+            )
         elif self.labels and self.spelled and len(self.spelled) != len(self.labels):
             found.append(
                 f"task.spelled has {len(self.spelled)} entries for {len(self.labels)} task.labels: give one for each"

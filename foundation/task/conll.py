@@ -66,22 +66,23 @@ def conll_rows(lines: Iterable[str], path: str, columns: Sequence[str] = ()) -> 
     """Sentences of a file with a word a line and a blank line between sentences; -DOCSTART- lines are passed over.
 
     columns: their names; none: `word` for the first, `tag` for the last, column2, column3, … between. Fields are divided
-    by tabs where a line has one, else by white space.
+    by tabs where a line has one, else by white space; empty ones are none.
     """
     names = list(columns)
     sentence = _Sentence()
     for number, line in enumerate(lines, start=1):
-        fields = line.rstrip("\r\n").split("\t") if "\t" in line else line.split()
-        if not line.strip() or fields[0] == _DOCUMENT_MARK:
+        fields = [
+            field for field in (line.rstrip("\r\n").split("\t") if "\t" in line else line.split()) if field.strip()
+        ]
+        if not fields or fields[0] == _DOCUMENT_MARK:
             if sentence.words:
                 yield sentence.row(names, path)
                 sentence = _Sentence()
             continue
         names = names or [WORD, *(f"column{n}" for n in range(2, len(fields))), TAG][: len(fields)]
-        filled = [field for field in fields if field.strip()]
-        if len(filled) != len(names):
+        if len(fields) != len(names):
             raise UserError(
-                f"{path}:{number}: {len(filled)} fields where {len(names)} should be ({', '.join(names)}): give every word "
+                f"{path}:{number}: {len(fields)} fields where {len(names)} should be ({', '.join(names)}): give every word "
                 "its tag, and put a blank line between sentences"
             )
         sentence.add(fields, number)

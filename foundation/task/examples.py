@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Iterator
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, Self, TypeAlias
 
 import numpy as np
@@ -46,8 +46,14 @@ class Examples:
     def items(self) -> Iterator[tuple[Any, ...]]:
         """Row by row all that is known of it."""
         columns = [getattr(self, f.name) for f in fields(self)]
-        lists = [column.tolist() if isinstance(column, np.ndarray) else column for column in columns]
-        return zip(*([""] * len(self) if column is None else column for column in lists), strict=True)
+        return zip(*([""] * len(self) if column is None else _plain(column) for column in columns), strict=True)
+
+
+def _plain(column: Any) -> list[Any]:
+    """Without arrays, not even among the entries: of a long one, such as a sentence's tags, repr shows the ends only."""
+    if isinstance(column, np.ndarray):
+        return list(column.tolist())
+    return [entry.tolist() if isinstance(entry, np.ndarray) else entry for entry in column]
 
 
 def _taken(column: Any, rows: NDArray[np.int64]) -> Any:
@@ -58,16 +64,20 @@ def _taken(column: Any, rows: NDArray[np.int64]) -> Any:
 
 @dataclass(frozen=True, slots=True)
 class TaskData:
-    """A task's examples. labels: none for regression. notes: for the user, what was decided without being asked."""
+    """A task's examples. labels: none for regression. notes: for the user, what was decided without being asked.
+
+    dev_tokens: the reported rows as tokens, for every tokenizer's fingerprint and length that an arm has asked for.
+    """
 
     train: Examples
     dev: Examples
     labels: list[str]
     notes: list[str]
+    dev_tokens: dict[tuple[str, int], Any] = field(default_factory=dict, repr=False, compare=False)
 
     def fingerprint(self) -> str:
-        """16 hex digits that stand for every id, text and label of both splits."""
-        digest = hashlib.blake2b(digest_size=8)
+        """16 hex digits that stand for every id, text and label of both splits, and for the labels' names."""
+        digest = hashlib.blake2b(repr(self.labels).encode(), digest_size=8)
         for split in (self.train, self.dev):
             for item in split.items():
                 digest.update(repr(item).encode())

@@ -12,13 +12,13 @@ from foundation.core.files import write_json
 from foundation.core.plain import to_plain
 from foundation.task.examples import TaskData
 from foundation.task.few_shot_plot import plot_curves
-from foundation.task.interval import Floats, Weighted
+from foundation.task.interval import Floats
 from foundation.task.kinds.build import build_kind
 from foundation.task.learning_curve import RESAMPLES, Advantage, Answered, advantage, scores
 from foundation.task.protocol import Asked, find_starts, read_data, run_studies, say, workplace
-from foundation.task.results import StudyResult
+from foundation.task.results import ArmResult
 from foundation.task.rows import choose_rows
-from foundation.task.study_config import FULL, FinetuneConfig
+from foundation.task.study_config import FULL, FinetuneConfig, Keep
 from foundation.task.suite_table import aligned, write_csv
 
 FEW_SHOT_FILE = "few_shot.json"
@@ -53,11 +53,7 @@ def few_shot(cfg: FinetuneConfig, settings: dict[str, Any]) -> FewShotResult:
         done = list(zip(points, run_studies(asked, device), strict=True))
         studies = [[study for (size, _), study in done if size == wanted] for wanted in sizes]
         arms = [
-            Answered(
-                start.name,
-                sizes,
-                [[_weighted(cfg, study, n) for study in of] for of in studies],
-            )
+            _answered(cfg, start.name, sizes, [[study.arms[n] for study in of] for of in studies])
             for n, start in enumerate(starts)
         ]
         result = _together(studies[0][0].arms[0].predictions[0].n_groups, arms, folder)
@@ -69,7 +65,8 @@ def few_shot(cfg: FinetuneConfig, settings: dict[str, Any]) -> FewShotResult:
 
 def sizes_of(cfg: FinetuneConfig, data: TaskData) -> list[int]:
     """n_train as numbers, ascending, each once. Raises UserError where there are not so many rows."""
-    train, _ = choose_rows(replace(cfg, n_train=[]), data.train)
+    # A size counts labels, those of the rows that pick an epoch among them.
+    train, _ = choose_rows(replace(cfg, n_train=[], keep=Keep.last), data.train)
     sizes = sorted({len(train) if size == FULL else int(size) for size in cfg.n_train})
     if sizes[-1] > len(train):
         raise UserError(
@@ -85,10 +82,19 @@ def _cell(
     return replace(cfg, **changed), settings | changed
 
 
-def _weighted(cfg: FinetuneConfig, study: StudyResult, arm: int) -> list[Weighted]:
-    """The metric of each seed's run."""
+def _answered(cfg: FinetuneConfig, name: str, sizes: list[int], results: list[list[ArmResult]]) -> Answered:
+    """An arm's runs; of a size, those seeds that all of its draws have: an earlier command may have run more in some."""
     kind = build_kind(cfg.task)
-    return [kind.weighted(cfg.task.primary, run) for run in study.arms[arm].predictions]
+    seeds, runs = [], []
+    for draws in results:
+        seeds.append(sorted(set.intersection(*({run.seed for run in draw.predictions} for draw in draws))))
+        runs.append(
+            [
+                [kind.weighted(cfg.task.primary, run) for run in draw.predictions if run.seed in seeds[-1]]
+                for draw in draws
+            ]
+        )
+    return Answered(name, sizes, runs, seeds)
 
 
 def _together(n_items: int, arms: list[Answered], folder: Path) -> FewShotResult:
@@ -98,9 +104,9 @@ def _together(n_items: int, arms: list[Answered], folder: Path) -> FewShotResult
 
 def _write(cfg: FinetuneConfig, result: FewShotResult) -> None:
     rows = [
-        {"arm": arm.name, "n_train": size, "draw": draw, "seed": cfg.seed + seed, cfg.task.primary.value: float(value)}
+        {"arm": arm.name, "n_train": size, "draw": draw, "seed": seeds[seed], cfg.task.primary.value: float(value)}
         for arm, values in zip(result.arms, result.values, strict=True)
-        for size, cell in zip(arm.sizes, values, strict=True)
+        for size, seeds, cell in zip(arm.sizes, arm.seeds, values, strict=True)
         for (draw, seed), value in np.ndenumerate(cell)
     ]
     write_csv(result.folder / "few_shot.csv", rows)
@@ -116,15 +122,22 @@ def _write(cfg: FinetuneConfig, result: FewShotResult) -> None:
 
 
 def few_shot_table(cfg: FinetuneConfig, result: FewShotResult) -> str:
-    """A line a size: every arm's mean and spread over draws and seeds, and the labels that the second needs for the same."""
-    header = ["rows", *(arm.name for arm in result.arms), *(["labels to match"] if result.advantage else [])]
+    """A line a size: how many runs, every arm's mean and spread over them, and the labels that the second needs for the same."""
+    header = [
+        "rows",
+        "draws × seeds",
+        *(arm.name for arm in result.arms),
+        *(["labels to match"] if result.advantage else []),
+    ]
     lines = []
     for number, size in enumerate(result.arms[0].sizes):
-        cells = [f"{size:,}", *(_spread(values[number]) for values in result.values)]
+        of_size = [values[number] for values in result.values]
+        counts = dict.fromkeys(f"{len(cell)} × {cell[0].size}" for cell in of_size)
+        cells = [f"{size:,}", " and ".join(counts), *map(_spread, of_size)]
         if result.advantage is not None:
             cells.append(_labels(result.advantage.equivalents[number], result.arms[1].sizes))
         lines.append(cells)
-    title = f"{cfg.task.name}: {cfg.task.primary.value}, mean ± sd over {cfg.n_subsets} draws × {cfg.seeds} seeds"
+    title = f"{cfg.task.name}: {cfg.task.primary.value}, mean ± sd over draws and seeds"
     return "\n".join(["", title, *aligned([header, *lines]), *_advantage_lines(result)])
 
 

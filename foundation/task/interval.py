@@ -107,7 +107,7 @@ def summed_by_group(values_N: Floats, groups: list[str]) -> Floats:
 def weighted_mean(sums_G: Floats, sizes_G: Floats | None = None) -> Weighted:
     """Mean over items, given each group's sum and number of items; without sizes, a group is one item."""
     sizes = np.ones_like(sums_G) if sizes_G is None else sizes_G
-    return lambda counts_BG: _ratio(counts_BG @ sums_G, counts_BG @ sizes)
+    return lambda counts_BG: ratio(counts_BG @ sums_G, counts_BG @ sizes)
 
 
 def weighted_f1(hits_GK: Floats, gold_GK: Floats, said_GK: Floats, *, is_micro: bool) -> Weighted:
@@ -116,7 +116,7 @@ def weighted_f1(hits_GK: Floats, gold_GK: Floats, said_GK: Floats, *, is_micro: 
     def value(counts_BG: Floats) -> Floats:
         sums = [counts_BG @ part for part in (hits_GK, gold_GK + said_GK)]
         hits, both = (part.sum(1, keepdims=True) for part in sums) if is_micro else sums
-        return _ratio(2 * hits, both).mean(1)
+        return ratio(2 * hits, both).mean(1)
 
     return value
 
@@ -142,16 +142,16 @@ def weighted_metric(
     n, hits = gold_BK.sum(1), hits_BK.sum(1)
     match metric:
         case Metric.accuracy | Metric.f1_micro:
-            return _ratio(hits, n)
+            return ratio(hits, n)
         case Metric.matthews:
             spread = (n**2 - (said_BK**2).sum(1)) * (n**2 - (gold_BK**2).sum(1))
-            return _ratio(hits * n - (said_BK * gold_BK).sum(1), np.sqrt(spread))
+            return ratio(hits * n - (said_BK * gold_BK).sum(1), np.sqrt(spread))
         case _:
-            f1_BK = _ratio(2 * hits_BK, gold_BK + said_BK)
+            f1_BK = ratio(2 * hits_BK, gold_BK + said_BK)
             return f1_BK[:, 1] if metric is Metric.f1 else f1_BK.mean(1)
 
 
-def _ratio(above: Floats, below: Floats) -> Floats:
+def ratio(above: Floats, below: Floats) -> Floats:
     """0 where nothing is divided by."""
     out: Floats = np.divide(above, below, out=np.zeros_like(above), where=below > 0)
     return out
@@ -162,7 +162,7 @@ def _correlation(x_BN: Floats, y_BN: Floats, counts_BN: Floats) -> Floats:
     x_BN = x_BN - (counts_BN * x_BN).sum(1, keepdims=True) / n
     y_BN = y_BN - (counts_BN * y_BN).sum(1, keepdims=True) / n
     spread = np.sqrt((counts_BN * x_BN**2).sum(1) * (counts_BN * y_BN**2).sum(1))
-    return _ratio((counts_BN * x_BN * y_BN).sum(1), spread)
+    return ratio((counts_BN * x_BN * y_BN).sum(1), spread)
 
 
 def _ranks(values: NDArray[np.int64] | Floats, counts_BN: Floats) -> Floats:

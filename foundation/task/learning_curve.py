@@ -18,11 +18,15 @@ _BAND_POINTS = 201
 
 @dataclass(frozen=True, slots=True)
 class Answered:
-    """The runs of an arm: for each size, for each draw of so many rows, a seed each. sizes: ascending, labels."""
+    """The runs of an arm: for each size, for each draw of so many rows, a seed each.
+
+    sizes: ascending, labels. seeds: for each size, those of its runs, in their order.
+    """
 
     name: str
     sizes: list[int]
     runs: list[list[list[Weighted]]]
+    seeds: list[list[int]]
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,6 +4,7 @@ import time
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from foundation.core.distributed import is_main, main_first
+from foundation.core.errors import UserError
 from foundation.core.files import write_json
 from foundation.core.memory import PeakMemory
 from foundation.core.randomness import RowRng
@@ -24,6 +26,7 @@ from foundation.task.examples import TaskData
 from foundation.task.heads import TaskObjective
 from foundation.task.protocol import finish_arm, is_done, open_arm
 from foundation.task.results import ArmResult
+from foundation.task.study_config import FinetuneConfig
 from foundation.task.watch import Watch, logs
 from foundation.train.foundation import Foundation, load_foundation, save_foundation
 
@@ -89,6 +92,20 @@ class MultitaskObjective(Objective):
         return share
 
 
+# What one training of all tasks has once; rows, batches, epochs and heads are each task's own.
+_ONCE = ("optim", "schedule", "sharing", "dropout", "reinit_layers", "layer_lr_decay")
+
+
+def refuse_differences(cfgs: Sequence[FinetuneConfig]) -> None:
+    """Raise UserError, naming the tasks, where two that are to be trained together differ in what their training has once."""
+    for first, cfg in pairwise(cfgs):
+        if names := [name for name in _ONCE if getattr(cfg, name) != getattr(first, name)]:
+            raise UserError(
+                f"{first.task.name} and {cfg.task.name} are given different {' and '.join(names)}: sharing=multitask trains all "
+                "tasks at once, so leave that out of task.settings, or choose the tasks without any: task=suite 'task.tasks=[…]'"
+            )
+
+
 @dataclass(frozen=True, slots=True)
 class Together:
     """A task's arm among those that are trained together, and its data."""
@@ -101,7 +118,7 @@ def run_multitask(members: list[Together], folder: Path) -> list[ArmResult]:
     """Run the seeds in which a task's cell is missing, then collect every task's. folder: of the encoders."""
     names = [member.arm.cfg.task.name for member in members]
     # What a task's cell gives depends on all that it was trained with.
-    company = {name: member.arm.settings["data"] for name, member in zip(names, members, strict=True)}
+    company = {name: member.arm.settings["examples"] for name, member in zip(names, members, strict=True)}
     together = [replace(member.arm, settings={**member.arm.settings, "together": company}) for member in members]
     with ExitStack() as stack:
         runs = [stack.enter_context(open_arm(arm)) for arm in together]

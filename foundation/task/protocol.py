@@ -5,6 +5,7 @@ import time
 import zlib
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -30,7 +31,7 @@ from foundation.task.start import Start, arm_config, find_start
 from foundation.task.study_config import FinetuneConfig
 from foundation.task.workers import Work, work_off
 
-# Where and how fast, or which cells; not what a cell gives. `start`, `data` hold the fingerprints of what is used.
+# Where and how fast, or which cells; not what a cell gives. `start`, `examples` are fingerprints of what is used.
 SPEED_ONLY = frozenset(
     {
         *("trainer", "logger", "runs_dir", "task.local", "foundation", "compare", "like", "parent", "name"),
@@ -75,14 +76,21 @@ def workplace(cfg: FinetuneConfig) -> Iterator[torch.device]:
 
 
 def find_starts(cfg: FinetuneConfig) -> list[Start]:
-    """The arms of `foundation` and `compare`. Raises UserError where one is not there."""
-    return [find_start(spec, cfg) for spec in (cfg.foundation, cfg.compare) if spec is not None]
+    """The arms of `foundation` and `compare`. Raises UserError where one is not there, or both are the same."""
+    starts = [find_start(spec, cfg) for spec in (cfg.foundation, cfg.compare) if spec is not None]
+    if len({(start.is_scratch, start.foundation.path.resolve()) for start in starts}) < len(starts):
+        raise UserError(
+            f"compare={cfg.compare} is the foundation itself, {starts[0].foundation.path}: name another, or compare=scratch"
+        )
+    return starts
 
 
 def read_data(cfg: FinetuneConfig) -> TaskData:
-    """The task's examples; one rank reads first, since some are made then."""
+    """The task's examples, and said what was decided about them; one rank reads first, since some are made then."""
     with distributed.main_first():
-        return load_task(cfg.task, Path(cfg.runs_dir))
+        data = load_task(cfg.task, Path(cfg.runs_dir))
+    say(*data.notes)
+    return data
 
 
 def run_studies(asked: list[Asked], device: torch.device) -> list[StudyResult]:
@@ -98,7 +106,6 @@ def run_studies(asked: list[Asked], device: torch.device) -> list[StudyResult]:
 
 def prepare_arms(cfg: FinetuneConfig, settings: dict[str, Any], data: TaskData, device: torch.device) -> list[Arm]:
     """Of one task: of the foundation, and of what it is compared with."""
-    say(*data.notes)
     return [prepare_arm(cfg, settings, start, data, device) for start in find_starts(cfg)]
 
 
@@ -121,11 +128,11 @@ def prepare_arm(
     train, selection = choose_rows(cfg, data.train)
     kind = build_kind(cfg.task)
     how = Answering(cfg.task, data.labels, cfg.pooling, start.seq_len, *kind.scale(train))
-    splits = [
-        Split(part, kind.encode(part, start.foundation.tokenizer, start.seq_len))
-        for part in (train, data.dev, selection)
-        if part is not None
-    ]
+    encode = partial(kind.encode, tokenizer=start.foundation.tokenizer, seq_len=start.seq_len)
+    read_as = (start.foundation.tokenizer.fingerprint, start.seq_len)
+    if read_as not in data.dev_tokens:
+        data.dev_tokens[read_as] = encode(data.dev)
+    learnt, dev = Split(train, encode(train)), Split(data.dev, data.dev_tokens[read_as])
     keys = start.begin(cfg, how.n_out, cfg.seed).keys
     if keys is None:
         say(f"{start.name}: random weights in the shape of {start.foundation.path}")
@@ -134,16 +141,16 @@ def prepare_arm(
             f"{start.name}: encoder {start.foundation.fingerprint} from {start.foundation.path}: {keys.loaded} weights "
             f"loaded, {len(keys.missing)} missing, {len(keys.unexpected)} not taken (heads of other objectives)"
         )
-    cut = [f"{split.tokens.n_cut:,} of {len(split.examples):,}" for split in splits[:2]]
+    cut = [f"{split.tokens.n_cut:,} of {len(split.examples):,}" for split in (learnt, dev)]
     say(f"{start.name}: {kind.too_long} {start.seq_len} tokens: {cut[0]} of train, {cut[1]} of dev")
     return Arm(
         cfg=cfg,
-        settings={**settings, "start": start.identity, "data": data.fingerprint()},
+        settings={**settings, "start": start.identity, "examples": data.fingerprint()},
         start=start,
         how=how,
-        train=splits[0],
-        dev=splits[1],
-        selection=splits[2] if selection is not None else None,
+        train=learnt,
+        dev=dev,
+        selection=None if selection is None else Split(selection, encode(selection)),
         baseline=kind.score(kind.constant(train, data.dev, how), data.labels).values[cfg.task.primary.value],
         device=device,
     )
@@ -210,7 +217,7 @@ def finish_arm(arm: Arm, data: TaskData, run: Run, seconds: float) -> ArmResult:
     run.update(
         fingerprints={
             "start": arm.start.identity,
-            "data": arm.settings["data"],
+            "data": arm.settings["examples"],
             "tokenizer": arm.start.foundation.tokenizer.fingerprint,
         },
         ledger={"seconds": seconds},

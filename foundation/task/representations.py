@@ -27,6 +27,7 @@ from foundation.objective.base import clean_example
 from foundation.task.config import TaskConfig
 from foundation.task.finetuned import load_finetuned
 from foundation.task.load import load_task
+from foundation.task.readers import read_rows
 from foundation.task.represent_config import RepresentConfig
 from foundation.train.config import Precision
 from foundation.train.foundation import Foundation, load_foundation
@@ -145,10 +146,8 @@ def _seq_len(home: Foundation) -> int:
 
 def _texts(cfg: RepresentConfig, final: Path) -> list[str]:
     if cfg.input is not None:
-        path = Path(cfg.input)
-        if not path.is_file():
-            raise UserError(f"no file at {path}: name a file with a text a line, or leave out input=")
-        texts = [line for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+        lines = [row.get("text") for row in read_rows(cfg.input, file_format="txt")]
+        texts = [line for line in lines if line.strip()]
     else:
         described = read_json(final / "config.json")["task"]
         texts = load_task(from_plain(TaskConfig, described, str(final)), Path(cfg.runs_dir)).dev.text

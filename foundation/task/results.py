@@ -44,7 +44,7 @@ def study_table(study: StudyResult) -> str:
     width = max(len(arm.name) for arm in study.arms)
     lines = [
         "",
-        f"{first['task']}: {first['metric']} on {first['rows']['dev']:,} items, "
+        f"{first['task']}: {first['metric']} on {first['rows']['dev']:,} rows, "
         f"after {first['rows']['train']:,} training rows; a constant answer has {first['baseline']:.3f}",
         f"  {'arm':<{width}}  mean ± sd       median  max     collapsed  seeds",
         *(_arm_line(arm, width) for arm in study.arms),

@@ -13,7 +13,8 @@ CHOICE_SEED = 0
 
 
 def choose_rows(cfg: FinetuneConfig, train: Examples) -> tuple[Examples, Examples | None]:
-    """Rows to train on, and with keep=best those that pick the epoch; max_train of 100 are among max_train of 200."""
+    """Rows to train on, and with keep=best those that pick the epoch: together they are max_train, and those of 100 are
+    among those of 200."""
     part, parts = cfg.shard_of
     whole = nested_order(train.labels, draw=0)
     # A piece of an order in which the labels alternate, not every k-th row of it: that could have one label only.

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from typing import Any, TextIO
 
 from foundation.core.errors import UserError
+from foundation.core.json_lines import check_encodable
 from foundation.task.row import Row, as_text
 
 
@@ -16,6 +17,8 @@ def squad_rows(file: TextIO, path: str) -> Iterator[Row]:
     content = file.read()
     try:
         articles = json.loads(content)["data"]
+        if not isinstance(articles, list):
+            raise TypeError
     except json.JSONDecodeError as error:
         raise UserError(
             f"{path}:{error.lineno}: not valid JSON ({error.msg} at column {error.colno}): mend it there"
@@ -26,9 +29,9 @@ def squad_rows(file: TextIO, path: str) -> Iterator[Row]:
         ) from None
     lines = _Lines(content)
     for article in articles:
-        for paragraph in _member(article, "paragraphs", path, lines.line):
+        for paragraph in _members(article, "paragraphs", path, lines.line):
             context = str(_member(paragraph, "context", path, lines.line))
-            for question in _member(paragraph, "qas", path, lines.line):
+            for question in _members(paragraph, "qas", path, lines.line):
                 name = as_text(_member(question, "id", path, lines.line))
                 line = lines.of(name)
                 fields = {
@@ -38,8 +41,10 @@ def squad_rows(file: TextIO, path: str) -> Iterator[Row]:
                     "question": str(_member(question, "question", path, line)),
                 }
                 # A file to be answered has no answers; whoever needs them asks for the column.
-                if "answers" in question:
-                    fields["answers"] = _answers(question["answers"], path, line)
+                if question.get("answers") is not None:
+                    fields["answers"] = _answers(_members(question, "answers", path, line), path, line)
+                for key, value in fields.items():
+                    check_encodable(value, key, f"{path}:{line}")
                 yield Row(fields, f"{path}:{line}")
 
 
@@ -60,7 +65,7 @@ class _Lines:
         return self.line
 
 
-def _answers(answers: Any, path: str, line: int) -> str:
+def _answers(answers: list[Any], path: str, line: int) -> str:
     texts = [str(_member(answer, "text", path, line)) for answer in answers]
     starts = [_member(answer, "answer_start", path, line) for answer in answers]
     return as_text({"text": texts, "answer_start": starts})
@@ -71,3 +76,11 @@ def _member(owner: Any, name: str, path: str, line: int) -> Any:
         has = f"has only {', '.join(map(str, owner))}" if isinstance(owner, dict) else f"is a {type(owner).__name__}"
         raise UserError(f"{path}:{line}: here or below, something {has} where {name!r} is needed: see SQuAD's form")
     return owner[name]
+
+
+def _members(owner: Any, name: str, path: str, line: int) -> list[Any]:
+    found = _member(owner, name, path, line)
+    if not isinstance(found, list):
+        kind = type(found).__name__
+        raise UserError(f"{path}:{line}: here or below, {name!r} is a {kind} where a list is needed: see SQuAD's form")
+    return found

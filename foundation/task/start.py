@@ -1,6 +1,7 @@
 """Where a fine-tuning begins: an encoder's weights, or random ones of the same shape; and where its results go."""
 
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,8 @@ from foundation.core.files import fingerprint, hash_file
 from foundation.core.plain import to_plain
 from foundation.core.randomness import torch_seed
 from foundation.core.run import CONFIG_FILE
-from foundation.model.encoder import init_weights
+from foundation.model.config import ModelConfig
+from foundation.model.encoder import Encoder, init_weights
 from foundation.model.sharing.apply import refuse_shared_layers, share
 from foundation.model.sharing.config import SharingConfig, SharingMethod
 from foundation.task.heads import TaskObjective
@@ -92,6 +94,13 @@ class Start:
         return Beginning(objective, keys, fingerprint_taken, weights)
 
 
+def adds_weights(model: ModelConfig, sharing: SharingConfig) -> bool:
+    """Whether a task that shares an encoder of this shape so puts weights into it that others do not have."""
+    encoder = Encoder(model)
+    own = set(encoder.state_dict())
+    return not share(encoder, sharing).state_dict().keys() <= own
+
+
 def rate_scale(cfg: FinetuneConfig, n_layers: int, name: str) -> float:
     """What a parameter's rate is multiplied by: sharing's scale, and a decay for each layer below the head."""
     depth = 0
@@ -119,11 +128,20 @@ def arm_config(
 
 
 def find_start(spec: str, cfg: FinetuneConfig) -> Start:
-    """The arm of `foundation=` or `compare=`. Raises UserError, with the command that makes it, where there is none."""
+    """The arm of `foundation=` or `compare=`. Raises UserError, with the command that makes it, where there is none.
+
+    Also where it has fewer layers than are to start anew.
+    """
     is_scratch = spec == SCRATCH
     final = find_foundation(
-        cfg.like if is_scratch else spec, Path(cfg.runs_dir), "like" if is_scratch else "foundation"
+        cfg.shape_of_scratch if is_scratch else spec, Path(cfg.runs_dir), "like" if is_scratch else "foundation"
     )
+    foundation = _loaded(final, tuple(path.stat().st_mtime_ns for path in sorted(final.iterdir())))
+    n_layers = foundation.model.layers
+    if cfg.reinit_layers > n_layers and not is_scratch:
+        raise UserError(
+            f"reinit_layers={cfg.reinit_layers} are more than the foundation's {n_layers} layers: choose fewer"
+        )
     home = home_of(final, Path(cfg.runs_dir))
     method = cfg.sharing.method.value
     variant = f"{cfg.name}-{method}" if cfg.name and cfg.methods else cfg.name or method
@@ -135,7 +153,14 @@ def find_start(spec: str, cfg: FinetuneConfig) -> Start:
     if cfg.shard is not None:
         variant += f"-shard-{cfg.shard.replace('/', '-of-')}"
     folder = home / "finetune" / cfg.task.name / variant
-    return Start(f"{home.name}/{variant}", folder, load_foundation(final), is_scratch, parent)
+    return Start(f"{home.name}/{variant}", folder, foundation, is_scratch, parent)
+
+
+# The foundation, and what it is compared with.
+@lru_cache(maxsize=2)
+def _loaded(final: Path, written: tuple[int, ...]) -> Foundation:
+    """Read once, since every arm of a few-shot curve asks; `written`, when its files were, tells one that is made anew."""
+    return load_foundation(final)
 
 
 def _parent_folder(spec: str, home: Path) -> Path:

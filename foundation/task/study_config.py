@@ -25,7 +25,7 @@ _OF_A_TASK = (
     *("scratch_lr", "reinit_layers", "layer_lr_decay", "max_train", "subset", "optim", "schedule", "sharing"),
 )
 
-SCRATCH = "scratch"
+SCRATCH, SMALL = "scratch", "small"
 # Of n_train: all training rows.
 FULL = "full"
 
@@ -65,6 +65,11 @@ class SuiteConfig(TaskConfig):
                 for key in own
                 if key.split(".")[0] not in _OF_A_TASK
             ]
+            if _chooses_sharing(own):
+                found.append(
+                    f"task.settings gives {task} another way of sharing: that is one for all tasks (sharing=, or several side by "
+                    "side, methods=); a task may have settings of it, as sharing.lr_scale"
+                )
         if not found and len(self.in_order()) < len(self.tasks):
             found.append("task.parents goes in a circle: a task cannot come after itself")
         return found
@@ -81,13 +86,20 @@ class SuiteConfig(TaskConfig):
         return done
 
 
+def _chooses_sharing(own: dict[str, Any]) -> bool:
+    """Whether a task's own settings name a method, not only what a method can be told."""
+    way = own.get("sharing", {})
+    return not isinstance(way, dict) or "method" in way or "sharing.method" in own
+
+
 @dataclass(kw_only=True, slots=True)
 class FinetuneConfig:
     """One task or a suite, several seeds, one or two arms.
 
-    foundation, compare: NAME (of <runs_dir>/NAME/final), a folder, or `scratch`: random weights, shape and tokenizer of
-    `like`, every one of them trained whatever `sharing` is. parent: start from the encoder of another task's fine-tune,
-    by the task's name or a folder. seeds: how many, counted from `seed`.
+    foundation, compare: NAME (of <runs_dir>/NAME/final), a folder, or `scratch`: random weights, every one of them trained
+    whatever `sharing` is. like: gives scratch its shape and tokenizer; null: the foundation beside it does.
+    parent: start from the encoder of another task's fine-tune, by the task's name or a folder.
+    seeds: how many, counted from `seed`.
     name: the arm's folder, when not the sharing method; in a comparison of `methods`, what stands before it.
     methods: sharing methods to compare, by the names of their files; n_train: sizes of a few-shot curve, of n_subsets draws.
     pooling: mean by default, since a small foundation trained without a sentence task has learnt nothing in its [CLS].
@@ -105,9 +117,9 @@ class FinetuneConfig:
     divided among them), which take the GPUs in turn. Seeds trained together by sharing=multitask run one after the other.
     """
 
-    foundation: str = "small"
+    foundation: str = SMALL
     compare: str | None = None
-    like: str = "small"
+    like: str | None = None
     parent: str | None = None
     name: str | None = None
     seeds: int = 3
@@ -143,6 +155,12 @@ class FinetuneConfig:
     def is_suite(self) -> bool:
         """Whether `task` names several."""
         return isinstance(self.task, SuiteConfig)
+
+    @property
+    def shape_of_scratch(self) -> str:
+        """The foundation whose shape and tokenizer random weights take; where there is none beside them, the small one."""
+        beside = [spec for spec in (self.like, self.foundation, self.compare) if spec not in (None, SCRATCH)]
+        return beside[0] if beside else SMALL
 
     @property
     def shard_of(self) -> tuple[int, int]:
@@ -192,7 +210,7 @@ class FinetuneConfig:
         found = []
         method = self.sharing.method
         top = self.sharing.layers if isinstance(self.sharing, TopLayersConfig) else 0
-        if self.reinit_layers > top and method is not SharingMethod.full:
+        if self.reinit_layers > top and method not in (SharingMethod.full, SharingMethod.multitask):
             found.append(
                 f"reinit_layers={self.reinit_layers} makes layers random that sharing={method.value} never trains"
             )
@@ -200,6 +218,14 @@ class FinetuneConfig:
             found.append(f"patience={self.patience} needs keep=best, whose rows say when an epoch is no better")
         if method is SharingMethod.multitask and self.keep is Keep.best:
             found.append("keep=best picks an epoch for one task: with sharing=multitask use keep=last")
+        if method is SharingMethod.multitask and self.parent is not None:
+            found.append(f"parent={self.parent} is for a task alone: sharing=multitask trains all tasks at once")
+        if method is SharingMethod.multitask and self.foundation == SCRATCH:
+            found.append(
+                "foundation=scratch shares nothing: sharing=multitask needs a foundation, with compare=scratch"
+            )
+        if self.foundation == SCRATCH and self.parent is not None:
+            found.append(f"foundation=scratch starts from nothing: leave out parent={self.parent}")
         if self.scratch_lr is not None and not isinstance(self.optim, AdamWConfig):
             found.append("scratch_lr stands for optim.lr, which only optim=adamw_finetune and adamw have")
         if self.is_suite and self.n_train:

@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass, field, replace
 from itertools import groupby
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -16,7 +15,8 @@ from foundation.task.config import Source, TaskConfig
 from foundation.task.costs import TENSORS_FILE, read_manifest, sharing_degree
 from foundation.task.examples import TaskData
 from foundation.task.interval import macro_differences
-from foundation.task.multitask import Together, run_multitask
+from foundation.task.load import place_of
+from foundation.task.multitask import Together, refuse_differences, run_multitask
 from foundation.task.protocol import (
     Asked,
     find_starts,
@@ -29,6 +29,7 @@ from foundation.task.protocol import (
     workplace,
 )
 from foundation.task.results import StudyResult
+from foundation.task.start import Start, adds_weights
 from foundation.task.study_config import FinetuneConfig
 from foundation.task.suite_table import degrees_table, rows_of, suite_table, write_csv
 
@@ -62,14 +63,16 @@ def run_suite(name: str, members: list[Member], parents: dict[str, str] | None =
 
     Raises:
         UserError: no foundation; data that are there and wrong; no data for any task. A task whose files are not there and
-            that the hub does not give is left out, which is said.
+            that the hub does not give is left out, and so are those that start from it, which is said.
     """
     with workplace(members[0].cfg) as device:
+        parents = parents or {}
         for member in members:
             member.cfg.check()
-            find_starts(member.cfg)
-        data, left_out = _read_all(members)
-        studies = _run_all(members, parents or {}, data, device)
+            _refuse_parent(member.cfg, find_starts(member.cfg)[0], parents)
+        refuse_differences([m.cfg for m in members if m.cfg.sharing.method is SharingMethod.multitask])
+        data, left_out = _read_all(members, parents)
+        studies = _run_all(members, parents, data, device)
         degrees = {method: degree for method, of in studies.items() if (degree := _degree(of)) is not None}
         result = SuiteResult(name, studies, left_out, degrees)
         for method in studies:
@@ -81,8 +84,28 @@ def run_suite(name: str, members: list[Member], parents: dict[str, str] | None =
         return result
 
 
-def _read_all(members: list[Member]) -> tuple[dict[str, TaskData], dict[str, str]]:
-    """The data of every task, once, before anything is trained."""
+def _refuse_parent(cfg: FinetuneConfig, start: Start, parents: dict[str, str]) -> None:
+    """Raise UserError where the task cannot take up the encoder of its parent, which is shared as it is itself."""
+    child, method = cfg.task.name, cfg.sharing.method
+    if child not in parents:
+        return
+    if method is SharingMethod.multitask:
+        raise UserError(
+            f"{child} starts from {parents[child]}, and sharing=multitask trains all tasks at once: leave out one of the two"
+        )
+    if start.is_scratch:
+        raise UserError(
+            f"foundation=scratch starts from nothing, and {child} from {parents[child]}: leave out task.parents"
+        )
+    if adds_weights(start.foundation.model, cfg.sharing):
+        raise UserError(
+            f"{child} cannot start from {parents[child]}, to whose encoder sharing={method.value} adds weights that the "
+            "foundation does not have: use sharing=full or sharing=top_k, or leave out task.parents"
+        )
+
+
+def _read_all(members: list[Member], parents: dict[str, str]) -> tuple[dict[str, TaskData], dict[str, str]]:
+    """The data of every task, once, before anything is trained; and of those that are left out the reason."""
     data: dict[str, TaskData] = {}
     left_out: dict[str, str] = {}
     for member in members:
@@ -90,11 +113,15 @@ def _read_all(members: list[Member]) -> tuple[dict[str, TaskData], dict[str, str
         if task.name in data or task.name in left_out:
             continue
         try:
-            data[task.name] = read_data(member.cfg)
+            if (parent := parents.get(task.name)) in left_out:
+                left_out[task.name] = f"it starts from {parent}, which is left out"
+            else:
+                data[task.name] = read_data(member.cfg)
         except UserError as error:
             if _is_here(task):
                 raise  # it can be mended, and a suite without it would be another one
             left_out[task.name] = " ".join(str(error).split())
+        if task.name in left_out:
             say(f"{task.name} is left out: {left_out[task.name]}")
     if not data:
         raise UserError(
@@ -107,7 +134,7 @@ def _is_here(task: TaskConfig) -> bool:
     """Whether the task's own files are there, or are made here; else only the hub could give them."""
     if task.source is not Source.files or task.hub is None:
         return True
-    return task.train is not None and any((Path(folder) / task.train).is_file() for folder in task.local)
+    return task.train is not None and any(place_of(folder, task.train).is_file() for folder in task.local)
 
 
 def _run_all(
@@ -155,11 +182,9 @@ def _run_together(members: list[Member], data: dict[str, TaskData], device: torc
 
 
 def _after_parent(cfg: FinetuneConfig, parents: dict[str, str], done: dict[str, StudyResult]) -> FinetuneConfig:
-    """The member's settings, with the arm of its parent in this suite where it has one that has run."""
+    """The member's settings, with the arm of its parent in this suite where it has one."""
     parent = parents.get(cfg.task.name)
-    if parent is None or parent not in done:
-        return cfg
-    return replace(cfg, parent=str(done[parent].arms[0].folder))
+    return cfg if parent is None else replace(cfg, parent=str(done[parent].arms[0].folder))
 
 
 def _degree(studies: dict[str, StudyResult]) -> float | None:

@@ -66,6 +66,11 @@ def test_words_alone_can_be_read_to_be_answered(tmp_path: Path) -> None:
     assert read(tmp_path, "a.conll", "EU\nrejects\n")[0].get_list("word") == ["EU", "rejects"]
 
 
+def test_tabs_at_the_end_of_a_line_are_no_fields(tmp_path: Path) -> None:
+    row = read(tmp_path, "a.conll", "EU\tB-ORG\t\nis\tO\nold\tO\t\t\n")[0]
+    assert (row.get_list("word"), row.get_list("tag")) == (["EU", "is", "old"], ["B-ORG", "O", "O"])
+
+
 @pytest.mark.parametrize(
     ("name", "content", "words"),
     [
@@ -116,11 +121,23 @@ def test_squad_gives_a_row_a_question_with_its_line(tmp_path: Path) -> None:
         assert f'"id": "{row.get("id")}"' in lines[int(row.place.rpartition(":")[2]) - 1]
 
 
+def test_answers_that_are_null_are_not_there(tmp_path: Path) -> None:
+    rows = read(tmp_path, "a.json", json.dumps(SQUAD).replace('"answers": []', '"answers": null'))
+    assert ["answers" in row.fields for row in rows] == [True, False]
+
+
 @pytest.mark.parametrize(
     ("content", "words"),
     [
         ('{"data": [\n{]}', r"a.json:2: not valid JSON"),
         ("[1]", r"a.json:1: not a file in the form of SQuAD"),
+        ('{"data": null}', r"a.json:1: not a file in the form of SQuAD"),
+        ('{"data": [{"paragraphs": null}]}', r"a.json:1: .* 'paragraphs' is a NoneType where a list is needed"),
+        (
+            json.dumps(SQUAD).replace('"answers": []', '"answers": 5'),
+            r"a.json:1: .* 'answers' is a int where a list is",
+        ),
+        (json.dumps(SQUAD).replace("Water boils", "Water \\ud800"), r"a.json:1: half of a surrogate pair .* 'context'"),
         ('{"data": [{"title": "x"}]}', r"a.json:1: .* has only title where 'paragraphs' is needed"),
         (json.dumps(SQUAD, indent=1).replace('"answer_start"', '"start"'), r"a.json:11: .*'answer_start' is needed"),
         ('{"data": [{"paragraphs": [{"context": "x", "qas": ["y"]}]}]}', r"a.json:1: .* is a str where 'id' is needed"),

@@ -45,7 +45,8 @@ def answered(name: str, chances: list[float], gold: np.ndarray, purpose: int) ->
         is_right = (generator.random(len(gold)) < chance).astype(np.float64)
         return lambda counts: counts @ is_right / counts.sum(1)
 
-    return Answered(name, SIZES, [[[run(chance) for _ in range(2)] for _ in range(3)] for chance in chances])
+    runs = [[[run(chance) for _ in range(2)] for _ in range(3)] for chance in chances]
+    return Answered(name, SIZES, runs, [[0, 1]] * len(SIZES))
 
 
 def test_the_interval_holds_the_advantage_that_was_planted() -> None:

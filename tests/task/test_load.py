@@ -7,7 +7,8 @@ import pytest
 
 from foundation.core.errors import UserError
 from foundation.task.config import Metric, TaskConfig, TaskKind
-from foundation.task.examples import TaskData
+from foundation.task.examples import Examples, TaskData
+from foundation.task.kinds.tagging import Sentences
 from foundation.task.load import load_task
 from foundation.task.row import Row
 
@@ -35,6 +36,11 @@ def test_configured_labels_keep_their_order_and_spelling(tmp_path: Path) -> None
     assert (data.labels, data.train.labels.tolist(), data.dev.labels.tolist()) == (["good", "bad"], [0, 1], [0])
 
 
+def test_a_label_may_be_spelled_by_nothing(tmp_path: Path) -> None:
+    given = "text,label\nx,*\ny,\n"
+    assert load(tmp_path, given, given, labels=["bad", "good"], spelled=["*", ""]).train.labels.tolist() == [0, 1]
+
+
 def test_regression_labels_are_numbers_as_they_stand(tmp_path: Path) -> None:
     data = load(tmp_path, "text,label\nx,1.5\ny,-2\n", "text,label\nz,3\n", kind=TaskKind.regression)
     assert (data.labels, data.train.labels.tolist(), data.dev.labels.tolist()) == ([], [1.5, -2.0], [3.0])
@@ -51,7 +57,27 @@ def test_the_first_folder_that_has_the_file_is_taken(tmp_path: Path) -> None:
     data = load(
         tmp_path / "second", "text,label\nx,b\ny,a\n", local=[str(tmp_path / "first"), str(tmp_path / "second")]
     )
-    assert data.notes == [f"toy: read from {tmp_path / 'second'}"]
+    assert data.notes[0] == f"toy: read from {tmp_path / 'second'}"
+
+
+def test_labels_that_were_found_are_told_and_which_of_them_f1_is_of(tmp_path: Path) -> None:
+    train = "text,label\nx,1.0\ny,0.0\nw,1.0\n"
+    told = "toy: labels: 0.0 (1), 1.0 (2)"
+    assert load(tmp_path, train, train).notes[1] == told
+    assert load(tmp_path, train, train, metric=Metric.f1).notes[1] == f"{told}; F1 is that of 1.0"
+    many = "text,label\n" + "".join(f"x,{n % 30:02}\n" for n in range(90))
+    assert load(tmp_path, many, many).notes[1].endswith(", 18 (3), 19 (3), and 10 more")
+    several = load(tmp_path, 'text,label\nx,"a,b"\ny,b\n', GOOD, kind=TaskKind.multilabel)
+    assert several.notes[1] == "toy: labels: a (1), b (2)"
+    assert not any(": labels: " in note for note in load(tmp_path, train, train, labels=["0.0", "1.0"]).notes)
+
+
+def test_reported_rows_that_training_has_too_are_counted(tmp_path: Path) -> None:
+    train, dev = "q,a,label\nx,1,b\ny,2,a\nz,3,a\n", "q,a,label\nx,1,a\ny,3,a\nz,3,b\n"
+    pairs = load(tmp_path, train, dev, text="q", text_pair="a").notes
+    assert "toy: 2 of 3 reported rows have the same q and a as a training row" in pairs
+    assert "toy: 3 of 3 reported rows have the same q as a training row" in load(tmp_path, train, dev, text="q").notes
+    assert not any("same" in note for note in load(tmp_path, GOOD).notes)
 
 
 def hold_out(folder: Path, rows: list[str]) -> TaskData:
@@ -76,6 +102,24 @@ def test_a_held_out_row_stays_so_when_rows_are_added_and_twins_stay_together(tmp
     assert set(after.train.text).isdisjoint(after.dev.text)
 
 
+@pytest.mark.parametrize(("share", "n_held_out", "way"), [(0.001, 0, "raise"), (0.999, 4, "lower")])
+def test_a_side_that_gets_no_rows_says_how_to_give_it_some(
+    tmp_path: Path, share: float, n_held_out: int, way: str
+) -> None:
+    (tmp_path / "train.csv").write_text("text,label\na,x\nb,y\nc,x\nd,y\n")
+    words = rf"task toy: .*task.dev_share={share} holds out {n_held_out} of 4 rows.*: {way} it, or .* task.dev=FILE"
+    with pytest.raises(UserError, match=words):
+        load_task(task(tmp_path, dev=None, dev_share=share), tmp_path)
+
+
+def test_a_file_may_be_named_from_ones_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for name in ("a.csv", "b.csv"):
+        (tmp_path / name).write_text(GOOD)
+    assert len(load_task(TaskConfig(name="toy", train="~/a.csv", dev="~/b.csv"), tmp_path).train) == 2
+    assert len(load_task(TaskConfig(name="toy", train="a.csv", dev="b.csv", local=["~"]), tmp_path).train) == 2
+
+
 def test_a_column_that_decides_who_is_held_out_must_be_there(tmp_path: Path) -> None:
     """Without it all rows would go to one side, and the error be about that."""
     with pytest.raises(UserError, match=r"train.csv:2: there is no column 'review': the columns are text, label"):
@@ -86,6 +130,16 @@ def test_the_fingerprint_is_of_the_content(tmp_path: Path) -> None:
     one, same = (load(tmp_path, "text,label\nx,b\ny,a\n") for _ in range(2))
     other = load(tmp_path, "text,label\nx,b\ny,b\nw,a\n")
     assert one.fingerprint() == same.fingerprint() != other.fingerprint()
+
+
+def test_the_fingerprint_is_of_label_names_and_of_long_arrays_to_their_middle() -> None:
+    two = Examples(["a", "b"], ["x", "y"], None, np.array([0, 1]))
+    names = [TaskData(two, two, names, []).fingerprint() for names in (["neg", "pos"], ["bad", "good"])]
+    assert names[0] != names[1]
+    tags = np.zeros((2, 2000), np.int64)
+    tags[1, 1000] = 1
+    long = [Sentences(["a"], ["x"], None, np.zeros(1, np.int64), [["x"] * 2000], [row]) for row in tags]
+    assert len({TaskData(one, one, ["O", "X"], []).fingerprint() for one in long}) == 2
 
 
 GOOD = "text,label\nx,b\ny,a\n"
@@ -110,6 +164,8 @@ GOOD = "text,label\nx,b\ny,a\n"
         ("text,label\nx,1\ny,high\n", GOOD, {"kind": TaskKind.regression}, "train.csv:3: label 'high' is not a number"),
         ("text,label\nx,1\ny,nan\n", GOOD, {"kind": TaskKind.regression}, "train.csv:3: label 'nan' is not a number"),
         ("text,label\nx,a\n ,b\n", GOOD, {}, "train.csv:3: column 'text' is empty: give the row a text, or drop it"),
+        ("text,label\nx,a\ny, \n", GOOD, {}, "train.csv:3: column 'label' is empty: give the row a label, or drop it"),
+        (GOOD, "text,label\nx,a\ny,\n", {"labels": ["a", "b"]}, "dev.csv:3: column 'label' is empty: give the row a"),
         ("text,label\nx,a\ny,a\n", GOOD, {}, "every training row of task toy has the label 'a'"),
         (
             "text,label\n" + "".join(f"x,{n}\n" for n in range(90)),
@@ -143,6 +199,10 @@ def test_data_that_cannot_work_are_refused(
         ({"kind": TaskKind.regression, "labels": ["a"]}, "task.labels and task.spelled belong to classification"),
         ({"labels": ["a", "b"], "spelled": ["0"]}, "task.spelled has 1 entries for 2 task.labels"),
         ({"labels": ["a", "a"]}, "must not repeat an entry"),
+        (
+            {"spelled": ["yes", "no"]},
+            "task.spelled says how files write task.labels, which are not given: .*task.labels=",
+        ),
         ({"has_header": False}, "task.has_header=false leaves the columns without names"),
         ({"dev_share": 1.0}, "task.dev_share=1.0 must be between 0 and 1"),
         ({"train": None}, "task toy has no data: set task.train=FILE"),

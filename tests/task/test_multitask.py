@@ -19,7 +19,7 @@ from foundation.task.heads import TaskObjective
 from foundation.task.multitask import MultitaskObjective, task_of_steps
 from foundation.task.study_config import Keep
 from foundation.task.suite import Member, SuiteResult, run_suite
-from foundation.train.config import Precision
+from foundation.train.config import AdamWConfig, Precision, ScheduleConfig, Shape
 from tests.builders import bert_config
 from tests.task import toy
 from tests.test_suite import two_tasks
@@ -131,3 +131,43 @@ def test_other_company_is_another_result(joint: tuple[Path, SuiteResult]) -> Non
 def test_an_epoch_cannot_be_picked_for_all_tasks(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"keep=best picks an epoch for one task: with sharing=multitask use keep=last"):
         members(tmp_path, keep=Keep.best)[0].cfg.check()
+
+
+@pytest.mark.parametrize(
+    ("changed", "words"),
+    [
+        ({"optim": AdamWConfig(lr=0.1)}, "first and second .* different optim: "),
+        ({"dropout": 0.0, "reinit_layers": 1}, "first and second .* different dropout and reinit_layers: "),
+        ({"layer_lr_decay": 0.9}, "different layer_lr_decay"),
+        ({"schedule": ScheduleConfig(shape=Shape.cosine)}, "different schedule"),
+        ({"sharing": MultitaskConfig(temperature=5.0)}, "different sharing"),
+    ],
+)
+def test_settings_that_one_training_has_once_are_the_same_for_all_tasks(
+    tmp_path: Path, changed: dict[str, object], words: str
+) -> None:
+    toy.lay_foundation(tmp_path)
+    first, second = members(tmp_path)[0], members(tmp_path, **changed)[1]
+    with pytest.raises(UserError, match=words):
+        run_suite("pair", [first, second])
+    assert not list(tmp_path.rglob("seed-*"))
+
+
+def test_a_task_keeps_rows_epochs_and_batches_of_its_own(tmp_path: Path) -> None:
+    toy.lay_foundation(tmp_path)
+    own = {"max_train": 40, "batch_rows": 8, "epochs": 2, "reinit_layers": 1}
+    result = run_suite("pair", [members(tmp_path, epochs=1, reinit_layers=1)[0], members(tmp_path, **own)[1]])
+    seeds = [study.arms[0].summary["seeds"][0] for study in result.studies["multitask"].values()]
+    # 240 rows by 16, once; 40 by 8, twice.
+    assert [seed["steps"] for seed in seeds] == [15 + 10] * 2
+
+
+def test_no_task_of_one_training_starts_from_another(tmp_path: Path) -> None:
+    toy.lay_foundation(tmp_path)
+    with pytest.raises(UserError, match=r"second starts from first, .* sharing=multitask trains all tasks at once"):
+        run_suite("pair", members(tmp_path), parents={"second": "first"})
+    with pytest.raises(UserError, match=r"parent=mnli .* sharing=multitask"):
+        members(tmp_path, parent="mnli")[0].cfg.check()
+    with pytest.raises(UserError, match=r"foundation=scratch .* sharing=multitask"):
+        members(tmp_path, foundation="scratch")[0].cfg.check()
+    assert not list(tmp_path.rglob("seed-*"))

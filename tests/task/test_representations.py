@@ -67,6 +67,17 @@ def test_all_models_represent_the_same_texts_and_only_once(tmp_path: Path) -> No
     assert to_plain(settings(tmp_path))["n_texts"] == 20
 
 
+def test_texts_of_a_file_are_its_lines_and_utf8(tmp_path: Path) -> None:
+    toy.lay_foundation(tmp_path)
+    run(toy.settings(tmp_path, toy.lay_task(tmp_path / "data"), seeds=1, epochs=1))
+    lines = tmp_path / "lines.txt"
+    lines.write_text("a good\u2028film\n\nthe plot\na scene\nit was fine\n", encoding="utf-8")
+    assert read_json(represent(settings(tmp_path, input=str(lines))) / "index.json")["texts"] == 4
+    lines.write_bytes("café\n".encode("latin-1") * 5)
+    with pytest.raises(UserError, match=r"lines.txt is not UTF-8 text .*: convert it to UTF-8"):
+        represent(settings(tmp_path, input=str(lines)))
+
+
 def test_what_cannot_be_represented_is_said(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"no fine-tuned model of a foundation below .*: make one with"):
         represent(settings(tmp_path))

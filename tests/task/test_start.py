@@ -69,6 +69,25 @@ def test_the_last_layers_start_anew_and_the_others_do_not(tmp_path: Path) -> Non
     assert beginning.foundation == start.foundation.fingerprint
 
 
+@pytest.mark.parametrize(
+    ("changed", "taken"),
+    [
+        ({"foundation": "mine", "compare": "scratch"}, "mine"),
+        ({"foundation": "scratch", "compare": "mine"}, "mine"),
+        ({"foundation": "scratch"}, "small"),
+        ({"foundation": "mine", "compare": "scratch", "like": "small"}, "small"),
+    ],
+)
+def test_random_weights_have_the_shape_of_the_foundation_beside_them(
+    tmp_path: Path, changed: dict[str, object], taken: str
+) -> None:
+    for name in ("small", "mine"):
+        toy.lay_foundation(tmp_path, name)
+    start = find_start("scratch", toy.settings(tmp_path, toy.lay_task(tmp_path / "data"), **changed))
+    assert (start.is_scratch, start.foundation.path) == (True, tmp_path / taken / "final")
+    assert start.folder == tmp_path / taken / "finetune/toy/scratch"
+
+
 def test_a_parent_that_is_not_there_is_refused(tmp_path: Path) -> None:
     toy.lay_foundation(tmp_path)
     cfg = toy.settings(tmp_path, toy.lay_task(tmp_path / "data"), parent=str(tmp_path / "nowhere"))

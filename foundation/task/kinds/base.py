@@ -97,6 +97,10 @@ class Kind(ABC, Generic[E, T, A]):
     def label_names(self, rows: Sequence[Row]) -> list[str]:
         """What an answer is chosen among, from the settings or the training rows; none for regression."""
 
+    def label_counts(self, train: E, n_labels: int) -> NDArray[np.int64]:
+        """(K,): how often each label stands in the training rows; none where labels are no names."""
+        return np.empty(0, np.int64)
+
     @abstractmethod
     def asks(self) -> dict[str, str]:
         """What a row that is to be answered consists of: its parts, and which columns of the task's files hold them."""
@@ -159,11 +163,11 @@ def classes_of(labels: list[str], spelled: list[str]) -> dict[str, int]:
     return {name: k for k, name in enumerate(labels)} | {name: k for k, name in enumerate(spelled)}
 
 
-def refuse_blank(texts: Sequence[str], rows: Sequence[Row], column: str) -> None:
-    """Raise UserError for the first text that says nothing."""
+def refuse_blank(texts: Sequence[str], rows: Sequence[Row], column: str, what: str = "text") -> None:
+    """Raise UserError for the first text, or other field, that says nothing."""
     for text, row in zip(texts, rows, strict=True):
         if not text.strip():
-            raise UserError(f"{row.place}: column {column!r} is empty: give the row a text, or drop it")
+            raise UserError(f"{row.place}: column {column!r} is empty: give the row a {what}, or drop it")
 
 
 def unknown_label(cfg: TaskConfig, place: str, which: Sequence[str], labels: list[str], n_rows: int) -> UserError:

@@ -13,7 +13,7 @@ from foundation.core.errors import UserError
 from foundation.task.batches import TokenRows
 from foundation.task.config import Metric
 from foundation.task.examples import Examples
-from foundation.task.interval import Weighted, weighted_f1, weighted_mean
+from foundation.task.interval import Floats, Weighted, ratio, weighted_f1, weighted_mean
 from foundation.task.kinds.base import Answering, Answers, classes_of, unknown_label
 from foundation.task.kinds.texts import Texts
 from foundation.task.metrics import Scores
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 # Names of a decision's two sides, in the predictions.
 _SIDES = ["no", "yes"]
+_RATES = ("precision", "recall", "f1")
 
 
 class Multilabel(Texts):
@@ -36,6 +37,10 @@ class Multilabel(Texts):
         if not names:
             raise UserError(f"no training row of task {self.cfg.name} has a label in column {self.cfg.label!r}")
         return names
+
+    def label_counts(self, train: Examples, n_labels: int) -> NDArray[np.int64]:
+        """Of rows; one may count for several."""
+        return train.labels.astype(np.int64).sum(0)
 
     def _written(self, row: Row) -> list[str]:
         """The row's labels: a list, or divided by the separator; an empty field has none."""
@@ -76,18 +81,15 @@ class Multilabel(Texts):
 
     def score(self, found: Decisions, labels: list[str]) -> Scores:
         """F1 micro, macro, and by label: 0 where nothing was said; the share of rows with every label right."""
-        from sklearn import metrics
-
-        gold_NK, said_NK = (side.reshape(-1, len(labels)).astype(np.int64) for side in (found.gold, found.predicted))
+        gold_NK, said_NK = (side.reshape(-1, len(labels)) for side in (found.gold, found.predicted))
+        # Counted here: sklearn takes a single column for a task of two labels, of which the other is scored too.
+        counts_3K = np.stack([part.sum(0) for part in (gold_NK * said_NK, said_NK, gold_NK)])
         values = {"exact_match": float((gold_NK == said_NK).all(1).mean())}
-        names = ("precision", "recall", "f1", "support")
-        for average in ("micro", "macro"):
-            three = metrics.precision_recall_fscore_support(gold_NK, said_NK, average=average, zero_division=0)
-            values |= {f"{name}_{average}": float(x) for name, x in zip(names[:3], three[:3], strict=True)}
-        columns = metrics.precision_recall_fscore_support(gold_NK, said_NK, average=None, zero_division=0)
+        for average, rates_3 in (("micro", _rates(counts_3K.sum(1))), ("macro", _rates(counts_3K).mean(1))):
+            values |= {f"{name}_{average}": float(rate) for name, rate in zip(_RATES, rates_3, strict=True)}
         per_class = {
-            label: {name: float(column[k]) for name, column in zip(names, columns, strict=True)}
-            for k, label in enumerate(labels)
+            label: dict(zip((*_RATES, "support"), (*rates_3.tolist(), float(n_gold)), strict=True))
+            for label, rates_3, n_gold in zip(labels, _rates(counts_3K).T, counts_3K[2], strict=True)
         }
         return Scores(values, per_class)
 
@@ -100,10 +102,22 @@ class Multilabel(Texts):
         return weighted_f1(gold_NK * said_NK, gold_NK, said_NK, is_micro=metric is Metric.f1_micro)
 
     def constant(self, train: Examples, gold: Examples, how: Answering) -> Decisions:
-        """The labels that most training rows have; the commonest one where none is so common."""
+        """The same labels for every row.
+
+        All of them for f1_macro, and for f1_micro so many of the commonest that it is highest on the training rows: there no
+        other set is better. Else those that most rows have, or the commonest one where none is so common.
+        """
         shares_K = train.labels.mean(0)
-        outputs_K = np.where(shares_K >= min(0.5, shares_K.max()), 1.0, -1.0).astype(np.float32)
-        outputs = np.tile(outputs_K, (len(gold), 1))
+        match self.cfg.primary:
+            case Metric.f1_macro:
+                least = 0.0
+            case Metric.f1_micro:
+                falling_K = np.sort(shares_K)[::-1]
+                f1_K = 2 * falling_K.cumsum() / (np.arange(1, how.n_out + 1) + shares_K.sum())
+                least = float(falling_K[f1_K.argmax()])
+            case _:
+                least = min(0.5, float(shares_K.max()))
+        outputs = np.tile(np.where(shares_K >= least, 1, -1).astype(np.float32), (len(gold), 1))
         return self.decide(gold, _answers(outputs), how)
 
     def said(self, number: int, answers: Answers, how: Answering) -> dict[str, Any]:
@@ -114,6 +128,12 @@ class Multilabel(Texts):
             "labels": [label for label, said in zip(how.labels, said_K, strict=True) if said],
             "probabilities": dict(zip(how.labels, shares_K, strict=True)),
         }
+
+
+def _rates(counts: Floats) -> Floats:
+    """(3, …): precision, recall, F1 of (3, …) hits, said, gold; 0 where nothing is divided by."""
+    hits, said, gold = counts
+    return np.stack([ratio(hits, said), ratio(hits, gold), ratio(2 * hits, said + gold)])
 
 
 def _answers(outputs_NK: NDArray[np.float32]) -> Answers:

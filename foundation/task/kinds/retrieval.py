@@ -58,17 +58,32 @@ class Retrieval(MultipleChoice):
         if self.cfg.choices:
             return super().labelled(inputs, rows, labels)
         refuse_blank(inputs.text, rows, self.cfg.text)
+        self._refuse_lists(rows)
         right = [candidates[0] for candidates in inputs.choices]
-        if len(set(right)) < self.cfg.n_candidates:
+        different = list(dict.fromkeys(right))
+        if len(different) < self.cfg.n_candidates:
             raise UserError(
-                f"task {self.cfg.name} has {len(set(right))} different texts in column {self.cfg.text_pair!r} of a split, and "
+                f"task {self.cfg.name} has {len(different)} different texts in column {self.cfg.text_pair!r} of a split, and "
                 f"{self.cfg.n_candidates} candidates are to be ranked: lower task.n_candidates"
             )
         generator = rng(_DRAW_SEED, "candidates", len(rows))
         places = generator.integers(self.cfg.n_candidates, size=len(rows))
         n = self.cfg.n_candidates
-        choices = [_drawn(text, right, int(place), n, generator) for text, place in zip(right, places, strict=True)]
+        others = [_others(text, right, different, n - 1, generator) for text in right]
+        choices = [
+            [*wrong[:place], text, *wrong[place:]] for wrong, text, place in zip(others, right, places, strict=True)
+        ]
         return replace(inputs, choices=choices, labels=places.astype(np.int64))
+
+    def _refuse_lists(self, rows: Sequence[Row]) -> None:
+        """Of several right texts all but one would be lost, or be drawn as wrong ones."""
+        column = str(self.cfg.text_pair)
+        for row in rows:
+            if (listed := row.get_list(column)) is not None and len(listed) != 1:
+                raise UserError(
+                    f"{row.place}: column {column!r} has a list of {len(listed)} texts where one right text should be: give "
+                    "each a row of its own, or all candidates and which is right (task.choices, task.label)"
+                )
 
     def decide(self, examples: Options, answers: Answers, how: Answering) -> Decisions:
         """credit: 1 / the rank of the right candidate; among equals it is the last."""
@@ -105,14 +120,14 @@ def _within(credit: NDArray[np.float64], k: int) -> NDArray[np.float64]:
     return (np.round(1 / credit) <= k).astype(np.float64)
 
 
-def _drawn(right: str, texts: list[str], place: int, n: int, generator: np.random.Generator) -> list[str]:
-    """n different candidates, the right one at `place`."""
+def _others(right: str, texts: list[str], different: list[str], n: int, generator: np.random.Generator) -> list[str]:
+    """n of `different`, in which every one of `texts` is once, but not the right one; commoner ones more likely."""
     others: list[str] = []
-    for number in generator.integers(len(texts), size=_SPARE_DRAWS * n):
-        if len(others) == n - 1:
+    for number in generator.integers(len(texts), size=_SPARE_DRAWS * (n + 1)):
+        if len(others) == n:
             break
         if texts[number] != right and texts[number] not in others:
             others.append(texts[number])
-    # So few different texts that chance did not find them all.
-    others += [text for text in dict.fromkeys(texts) if text != right and text not in others][: n - 1 - len(others)]
-    return [*others[:place], right, *others[place:]]
+    if len(others) < n:  # so few different texts that chance did not find them all
+        others += [text for text in different if text != right and text not in others][: n - len(others)]
+    return others

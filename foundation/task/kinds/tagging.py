@@ -60,7 +60,10 @@ class Tagging(Kind[Sentences, WordRows, Answers]):
 
     def label_names(self, rows: Sequence[Row]) -> list[str]:
         """As configured, else those of the training rows, sorted."""
-        names = list(self.cfg.labels) or sorted({tag for row in rows for tag in _words(row, self.cfg.label)})
+        found = {tag for row in rows for tag in _words(row, self.cfg.label) if tag.strip()}
+        names = list(self.cfg.labels) or sorted(found)
+        if not names:
+            raise UserError(f"no training row of task {self.cfg.name} has a tag in column {self.cfg.label!r}")
         if len(names) < 2:
             raise UserError(
                 f"every word of task {self.cfg.name} has the tag {names[0]!r}: there is nothing to tell apart"
@@ -73,6 +76,10 @@ class Tagging(Kind[Sentences, WordRows, Answers]):
                     "mend it, or set task.scheme=plain"
                 )
         return names
+
+    def label_counts(self, train: Sentences, n_labels: int) -> Ints:
+        """Of words."""
+        return np.bincount(np.concatenate(train.tags), minlength=n_labels)
 
     def asks(self) -> dict[str, str]:
         """Words."""
@@ -184,7 +191,7 @@ class Tagging(Kind[Sentences, WordRows, Answers]):
 
     def constant(self, train: Sentences, gold: Sentences, how: Answering) -> Decisions:
         """The commonest training tag at every word."""
-        commonest = int(np.bincount(np.concatenate(train.tags), minlength=how.n_out).argmax())
+        commonest = int(self.label_counts(train, how.n_out).argmax())
         n_words = sum(map(len, gold.words))
         logits = np.tile(np.eye(how.n_out, dtype=np.float32)[commonest], (n_words, 1))
         return self.decide(gold, Answers.of_highest(logits), how)

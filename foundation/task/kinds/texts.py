@@ -87,6 +87,7 @@ class Classification(Texts):
         if self.cfg.labels:
             return list(self.cfg.labels)
         written = [row.get(self.cfg.label).strip() for row in rows]
+        refuse_blank(written, rows, self.cfg.label, "label")
         names = sorted(set(written))
         if len(names) < 2:
             raise UserError(
@@ -99,10 +100,16 @@ class Classification(Texts):
             )
         return names
 
+    def label_counts(self, train: Examples, n_labels: int) -> NDArray[np.int64]:
+        """Of rows."""
+        return np.bincount(train.labels.astype(np.int64), minlength=n_labels)
+
     def gold(self, rows: Sequence[Row], labels: list[str]) -> NDArray[np.int64]:
         """(N,) class numbers."""
         classes = classes_of(labels, self.cfg.spelled)
         written = [row.get(self.cfg.label).strip() for row in rows]
+        if "" not in classes:
+            refuse_blank(written, rows, self.cfg.label, "label")
         unknown = [number for number, name in enumerate(written) if name not in classes]
         if unknown:
             which = [written[number] for number in unknown]
@@ -124,9 +131,9 @@ class Classification(Texts):
         return score_classification(found.gold.astype(np.int64), found.predicted.astype(np.int64), found.labels)
 
     def constant(self, train: Examples, gold: Examples, how: Answering) -> Decisions:
-        """The commonest training label."""
-        commonest = int(np.bincount(train.labels.astype(np.int64), minlength=how.n_out).argmax())
-        logits = np.tile(np.eye(how.n_out, dtype=np.float32)[commonest], (len(gold), 1))
+        """The label that judges best when it is said of every training row: the commonest, but for F1 the one that it is of."""
+        said = 1 if self.cfg.primary is Metric.f1 else int(self.label_counts(train, how.n_out).argmax())
+        logits = np.tile(np.eye(how.n_out, dtype=np.float32)[said], (len(gold), 1))
         return self.decide(gold, Answers.of_highest(logits), how)
 
     def said(self, number: int, answers: Answers, how: Answering) -> dict[str, Any]:

@@ -6,6 +6,7 @@ import pytest
 from foundation.core.errors import UserError
 from foundation.task.config import Metric, TaskKind
 from foundation.task.kinds.base import Answers, Kind
+from foundation.task.row import Row
 from tests.task.kinds.toy import examples, kind_of, letters, rows
 
 TWO = rows(
@@ -113,6 +114,33 @@ def test_candidates_are_drawn_among_the_other_rows_each_once_and_always_the_same
 def test_as_many_candidates_as_there_are_texts_can_be_had() -> None:
     found, _ = examples(ranking(n_candidates=3), rows(*({"q": f"q{n}", "r": f"r{n % 3}"} for n in range(20))))
     assert all(set(choices) == {"r0", "r1", "r2"} for choices in found.choices)
+
+
+class Counted(str):
+    """A text that counts how often it is looked up."""
+
+    looked_up = 0
+
+    def __hash__(self) -> int:
+        Counted.looked_up += 1
+        return str.__hash__(self)
+
+
+def test_drawing_candidates_does_not_go_through_all_texts_for_every_row() -> None:
+    given = [Row({"q": f"question {n}", "r": Counted(f"reply {n}")}, f"a:{n}") for n in range(300)]
+    Counted.looked_up = 0
+    found, _ = examples(ranking(), given)
+    assert len(found) == 300
+    assert Counted.looked_up < 10 * 300
+
+
+@pytest.mark.parametrize(("replies", "n"), [(["one", "two"], 2), ([], 0)])
+def test_a_list_of_right_texts_is_refused_in_training(replies: list[str], n: int) -> None:
+    given = [*REPLIES, *rows({"q": "one more", "r": replies})]
+    with pytest.raises(
+        UserError, match=rf"a:1: column 'r' has a list of {n} texts where one right text .*task.choices"
+    ):
+        examples(ranking(), given)
 
 
 def test_ranks_recalls_and_reciprocal_ranks_by_hand() -> None:

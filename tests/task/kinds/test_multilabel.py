@@ -70,6 +70,20 @@ def test_scores_are_those_of_a_reference_and_by_hand() -> None:
     assert scores.per_class["joy"] == pytest.approx({"precision": 2 / 3, "recall": 1, "f1": 4 / 5, "support": 2})
 
 
+def test_a_single_label_has_the_f1_of_those_that_have_it() -> None:
+    """Of its ten texts two have the label and one is found: not the accuracy, 8 of 10."""
+    kind = labelling()
+    found, how = examples(kind, rows(*({"text": "a", "label": "joy" if n < 2 else ""} for n in range(10))))
+    outputs = np.where(np.isin(np.arange(10), [0, 9]), 1, -1)[:, None].astype(np.float32)
+    decisions = kind.decide(found, kind.answer(outputs, kind.encode(found, letters(), 12), how), how)
+    scores = kind.score(decisions, how.labels)
+    assert how.labels == ["joy"]
+    assert scores.per_class == {"joy": {"precision": 0.5, "recall": 0.5, "f1": 0.5, "support": 2}}
+    for metric in (Metric.f1_micro, Metric.f1_macro):
+        assert scores.values[metric.value] == 0.5
+        assert kind.weighted(metric, decisions)(np.ones((1, 10))) == pytest.approx([0.5])
+
+
 @pytest.mark.parametrize("metric", [Metric.f1_micro, Metric.f1_macro, Metric.exact_match])
 def test_resampling_repeats_whole_rows(metric: Metric) -> None:
     kind = labelling()
@@ -94,6 +108,22 @@ def test_the_constant_answer_is_the_commonest_label() -> None:
     found, how = examples(kind, FOUR)
     said = kind.constant(found, found, how).predicted.reshape(4, 3)
     assert said.tolist() == [[0, 1, 0]] * 4
+
+
+@pytest.mark.parametrize(
+    ("metric", "said"),
+    [
+        # Of 4, 3 and 2 rows in ten: 2·4/(10 + 9), 2·7/(20 + 9), 2·9/(30 + 9), and none is said by most rows.
+        (Metric.f1_micro, [1, 1, 0]),
+        (Metric.f1_macro, [1, 1, 1]),
+        (Metric.exact_match, [1, 0, 0]),
+    ],
+)
+def test_the_constant_answer_is_the_best_there_is(metric: Metric, said: list[int]) -> None:
+    kind = labelling(metric=metric)
+    names = ["a", "a", "a", "a", "b", "b", "b", "c", "c", ""]
+    found, how = examples(kind, rows(*({"text": "x", "label": name} for name in names)))
+    assert kind.constant(found, found, how).predicted.reshape(10, 3).tolist() == [said] * 10
 
 
 @pytest.mark.parametrize(

@@ -29,6 +29,19 @@ def test_words_and_tags_are_lists_or_divided_by_spaces() -> None:
     assert found.text[0] == "Anna is in Rome"
 
 
+def test_rows_without_any_tag_are_refused_and_an_empty_tag_is_none() -> None:
+    with pytest.raises(UserError, match="no training row of task toy has a tag in column 't'"):
+        examples(tagging(), rows({"w": ["go"], "t": []}, {"w": ["on"], "t": ""}))
+    with pytest.raises(UserError, match=r"a:1 \(word 3\): label '' is not in the training data \(P, V\)"):
+        examples(tagging(), rows({"w": ["Anna", "is", "in"], "t": ["P", "V", ""]}))
+
+
+def test_tags_are_counted_word_by_word() -> None:
+    kind = tagging()
+    found, how = examples(kind, TWO)
+    assert kind.label_counts(found, how.n_out).tolist() == [3, 2, 1]
+
+
 def test_the_first_piece_of_a_word_carries_its_tag() -> None:
     kind = tagging()
     found, how = examples(kind, TWO)
