@@ -29,7 +29,7 @@ def summary_of(arm: Path) -> dict[str, Any]:
     if not settings:
         return {"seeds": seeds} if seeds else {}
     task = from_plain(TaskConfig, settings["task"], str(arm / CONFIG_FILE))
-    fingerprints = {key: settings[key] for key in ("start", "data")}
+    fingerprints = {"start": settings["start"], "data": settings.get("examples", "")}  # absent in arms of before it
     return {"metric": task.primary.value, "seeds": seeds, "fingerprints": fingerprints, "config": settings}
 
 

@@ -69,7 +69,7 @@ def interrupt(arm: Path, task: TaskConfig) -> None:
     for run, seed in zip(read_predictions(arm / "predictions.parquet"), summary["seeds"], strict=True):
         write_predictions(arm / f"seed-{run.seed}/predictions.parquet", [run])
         write_json(arm / f"seed-{run.seed}/scores.json", seed)
-    settings = {"task": to_plain(task), "start": summary["fingerprints"]["start"], "data": "0"}
+    settings = {"task": to_plain(task), "start": summary["fingerprints"]["start"], "examples": "0"}
     (arm / "config.yaml").write_text(yaml.safe_dump(settings))
     for name in ("scores.json", "predictions.parquet"):
         (arm / name).unlink()
