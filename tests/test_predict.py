@@ -95,6 +95,13 @@ def test_standard_input_and_output(
     assert lines[0].keys() == {"text", "label", "probabilities"}
 
 
+def test_rows_that_are_longer_than_the_model_reads_are_counted(
+    runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ask(runs / "toy" / "full", tmp_path, "a.txt", "good\n" + "bad film " * 100 + "\nbad\n", chunk_rows=2)
+    assert "toy: 1 of 3 rows are longer than 12 tokens" in capsys.readouterr().err
+
+
 def test_answers_never_cost_a_file_that_was_there(
     runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

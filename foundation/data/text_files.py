@@ -45,7 +45,7 @@ def file_texts(path: Path, text_column: str) -> Iterator[str]:
 
 def missing_column(place: object, column: str, present: Iterable[str]) -> UserError:
     """The error for rows that lack the text column."""
-    return UserError(f"{place} has no column '{column}': its columns are {', '.join(present)} (set text_column)")
+    return UserError(f"{place} has no column '{column}': its columns are {', '.join(present)} (set data.text_column)")
 
 
 def _decode(line: bytes, path: Path, offset: int) -> str:

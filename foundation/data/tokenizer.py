@@ -20,8 +20,9 @@ from foundation.core.files import fingerprint, write_atomically
 
 
 def tokenizer_file(path: str) -> Path:
-    """The file that tokenizer.path names; ~ is home. Raises UserError where there is none."""
+    """The file that tokenizer.path names, or tokenizer.json in that folder; ~ is home. Raises UserError where there is none."""
     file = Path(path).expanduser()
+    file = file / "tokenizer.json" if file.is_dir() else file
     if not file.is_file():
         raise UserError(f"no tokenizer at tokenizer.path={path} (looked from {Path.cwd()})")
     return file

@@ -67,7 +67,9 @@ def read_stock(folder: Path, *, encoder_only: bool) -> Arrival:
 
 def _config_of(folder: Path) -> dict[str, Any]:
     if not folder.is_dir():
-        raise UserError(f"no folder at {folder}: download one, as in  hf download google-bert/bert-base-uncased")
+        raise UserError(
+            f"no folder at {folder}: download one, as in  hf download google-bert/bert-base-uncased --local-dir {folder.name}"
+        )
     config: dict[str, Any] = read_json(folder / "config.json")
     known = [family.model_type for family in FAMILIES]
     if config.get("model_type") not in known:

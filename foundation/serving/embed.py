@@ -69,6 +69,8 @@ def _queries(cfg: EmbedConfig) -> list[str]:
     """The texts of the file that `query` names, else `query` itself."""
     query = str(cfg.query)
     if not Path(query).is_file():
+        if query.endswith((".txt", ".csv", ".tsv", ".jsonl", ".gz")):
+            raise UserError(f"no file at {query}: check the name; a query that is a text does not end so")
         return [query]
     column = "text" if format_of(query) == "txt" else cfg.text
     texts = [text for row in read_rows(query) if (text := row.get(column)).strip()]

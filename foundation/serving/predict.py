@@ -46,6 +46,7 @@ def predict(cfg: PredictConfig) -> None:
     columns = {name: columns_of(model.how.task, cfg, kind) for name, model in panel.models.items()}
     _check_output(cfg.input, cfg.output)
     rows = read_rows(cfg.input, file_format=kind, columns=_file_columns(panel, kind))
+    n_rows, n_cut = 0, dict.fromkeys(panel.models, 0)
     # A bar on standard error where somebody looks, and not in the middle of the answers.
     with open_output(cfg.output) as file, tqdm(unit="row", disable=None if cfg.output != "-" else True) as bar:
         for chunk in ahead(lambda part: _prepare(panel, part, columns), chunks(rows, cfg.chunk_rows)):
@@ -53,6 +54,13 @@ def predict(cfg: PredictConfig) -> None:
                 file.write(json.dumps(record, ensure_ascii=False) + "\n")
             file.flush()
             bar.update(len(chunk))
+            n_rows += len(chunk)
+            for name, tokens in chunk.prepared.tokens.items():
+                n_cut[name] += tokens.n_cut
+    for name, count in n_cut.items():
+        if count:
+            longest = panel.models[name].how.seq_len
+            print(f"{name}: {count:,} of {n_rows:,} rows are longer than {longest} tokens", file=sys.stderr)
 
 
 def records(asked: dict[str, list[Inputs]], answers: dict[str, list[Answer]], *, is_one: bool) -> Iterator[Answer]:

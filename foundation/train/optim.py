@@ -177,7 +177,7 @@ class Updater:
             raise UserError(
                 f"loss or gradient was not finite in {MAX_SKIPPED_IN_A_ROW} steps in a row, the last of them step {step + 1} "
                 f"(loss {float(loss)}, gradient norm {float(norm)}): the weights may hold a NaN, or the learning rate "
-                f"{self._base_lr[0][0]:g} is too high; resume from the last checkpoint with a lower one under another name"
+                f"{self._base_lr[0][0]:g} is too high: start with a lower one under another name="
             )
 
     def _step_unseen(self, scale: float, norm: Tensor, lost: Tensor) -> None:
