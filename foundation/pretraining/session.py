@@ -28,6 +28,7 @@ from foundation.pretraining.build import (
     plan_steps,
 )
 from foundation.pretraining.profile import Profile
+from foundation.pretraining.resume import take_corpus
 from foundation.train.checkpoint import Checkpoints, load_into
 from foundation.train.config import Precision
 from foundation.train.foundation import Foundation
@@ -78,7 +79,8 @@ class Session:
         self.started = time.perf_counter()
         self.corpus = make_corpus(cfg)
         self.unigram_nats = float(self.corpus.manifest["unigram_entropy_nats"])
-        run.update(fingerprints={"corpus": self.corpus.fingerprint, "tokenizer": self.corpus.tokenizer.fingerprint})
+        self.checkpoints = Checkpoints(run.path / "checkpoints", cfg.trainer.keep)
+        take_corpus(run, self.corpus, has_checkpoint=bool(self.checkpoints.steps()))
         result_settings = {key: value for key, value in settings.items() if key not in SPEED_ONLY}
         self.passes = native.passes(device, bf16=cfg.trainer.precision is Precision.bf16)
         run.note(passes=to_plain(self.passes))
@@ -94,7 +96,6 @@ class Session:
         self.fresh_heads = [] if beginning is None else load_beginning(self.objective, beginning)
         self.state = make_state(cfg, self.objective, device, self.total_steps)
         self.held_out = make_held_out(cfg, self.objective, self.corpus)
-        self.checkpoints = Checkpoints(run.path / "checkpoints", cfg.trainer.keep)
         self.tokens, self.trained_seconds, self.last_eval = 0, 0.0, dict[str, float]()
         self.window_tokens, self.window_seconds, self.window_wait = 0, 0.0, 0.0
         if self.checkpoints.steps():

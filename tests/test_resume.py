@@ -1,0 +1,75 @@
+"""What a run may go on with: the same corpus, the same tokenizer."""
+
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from foundation.core.errors import UserError
+from tests.data.test_tokenizer import prose
+from tests.test_pretrain import here
+
+
+def text_file(folder: Path) -> Path:
+    path = folder / "texts.txt"
+    path.write_text("\n\n".join("\n".join(prose(6, seed)) for seed in range(60)))
+    return path
+
+
+def words_for(path: Path, *words: str) -> list[str]:
+    """A run on a text file of the user's."""
+    return [
+        "data=text",
+        f"data.files=[{path}]",
+        "data.max_words=null",
+        "objective=mlm",
+        "tokenizer.vocab_size=300",
+        *words,
+    ]
+
+
+def record_of(run_folder: Path) -> dict[str, Any]:
+    return json.loads((run_folder / "run.json").read_text())
+
+
+def stopped(run_folder: Path) -> None:
+    """As if it had been stopped at its last checkpoint but one."""
+    shutil.rmtree(run_folder / "final")
+    shutil.rmtree(sorted((run_folder / "checkpoints").iterdir())[-1])
+
+
+def test_a_run_does_not_go_on_with_another_corpus(tmp_path: Path) -> None:
+    path = text_file(tmp_path)
+    words = words_for(path, "steps=8", "name=mine")
+    here(tmp_path, *words)
+    stopped(tmp_path / "mine")
+    before, text = record_of(tmp_path / "mine")["fingerprints"], path.read_text()
+    path.write_text(f"{text}\n\nOne line more.")
+    with pytest.raises(UserError, match=r"cannot resume .*mine: the corpus \(\w+ → \w+\).* changed .*another name="):
+        here(tmp_path, *words, "resume=true")
+    assert record_of(tmp_path / "mine")["fingerprints"] == before, "the evidence is left as it was"
+
+    path.write_text(text)  # the same content, written later
+    os.utime(path, (1, 1))
+    here(tmp_path, *words, "resume=true")
+    after = record_of(tmp_path / "mine")["fingerprints"]
+    assert {name: after[name] for name in ("corpus", "tokenizer")} == {
+        name: before[name] for name in ("corpus", "tokenizer")
+    }
+
+
+def test_before_the_first_checkpoint_a_changed_corpus_is_taken_and_planned_for_anew(tmp_path: Path) -> None:
+    path = text_file(tmp_path)
+    words = words_for(path, "steps=null", "tokens=3000", "name=mine")
+    here(tmp_path, *words)
+    for leftover in ("final", "checkpoints"):
+        shutil.rmtree(tmp_path / "mine" / leftover)
+    first = record_of(tmp_path / "mine")
+    path.write_text("\n\n".join(" ".join(prose(1, seed))[:40] for seed in range(900)))
+    here(tmp_path, *words, "resume=true")
+    second = record_of(tmp_path / "mine")
+    assert second["fingerprints"]["corpus"] != first["fingerprints"]["corpus"]
+    assert second["plan"] != first["plan"]
