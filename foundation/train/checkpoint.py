@@ -74,7 +74,7 @@ def load_into(module: nn.Module, tensors: dict[str, Tensor], source: str) -> Key
 
 
 class Checkpoints:
-    """The checkpoints of a run, `step-00000100/{model.safetensors, optim.safetensors, state.json}`; the last `keep` stay.
+    """The checkpoints of a run, `step-00000100/{model.safetensors, optim.safetensors, state.json}`; the last `keep` stay, 0: all.
 
     As a context manager it waits for what is being written.
     """
@@ -150,7 +150,7 @@ class Checkpoints:
             raise UserError(
                 f"could not save the checkpoint of step {step} in {self.folder} ({error}); {good}"
             ) from error
-        for old in self.steps()[: -self.keep]:
+        for old in self.steps()[: -self.keep] if self.keep else []:
             shutil.rmtree(self.path(old))
 
     def load_last(self) -> "LoadedCheckpoint":

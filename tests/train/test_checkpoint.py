@@ -42,7 +42,8 @@ def test_weights_can_be_read_by_whom_the_umask_allows(tmp_path: Path) -> None:
 
 
 def test_only_the_last_ones_stay(tmp_path: Path) -> None:
-    assert saved(tmp_path, 1, 2, 3, 4, keep=2).steps() == [3, 4]
+    assert saved(tmp_path / "two", 1, 2, 3, 4, keep=2).steps() == [3, 4]
+    assert saved(tmp_path / "all", 1, 2, 3, 4, keep=0).steps() == [1, 2, 3, 4]
 
 
 @pytest.mark.parametrize("name", ["model.safetensors", "optim.safetensors"])
