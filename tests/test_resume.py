@@ -1,14 +1,18 @@
-"""What a run may go on with: the same corpus, the same tokenizer."""
+"""What a run may go on with, what it says when it has to stop, and that it says no more than that."""
 
+import errno
 import json
 import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from foundation.core import run
 from foundation.core.errors import UserError
+from foundation.core.logger import Logger
 from tests.data.test_tokenizer import prose
 from tests.test_pretrain import here
 
@@ -73,3 +77,31 @@ def test_before_the_first_checkpoint_a_changed_corpus_is_taken_and_planned_for_a
     second = record_of(tmp_path / "mine")
     assert second["fingerprints"]["corpus"] != first["fingerprints"]["corpus"]
     assert second["plan"] != first["plan"]
+
+
+def test_a_full_disk_is_one_sentence_with_the_last_checkpoint_and_the_way_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Full from the checkpoint of step 4 on: the metrics are told so first, then run.json as the run is closed."""
+    folder = tmp_path / "full"
+
+    def refusing(write: Callable[..., None]) -> Callable[..., None]:
+        def refuse(*given: Any) -> None:
+            if (folder / "checkpoints" / "step-00000004").is_dir():
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            write(*given)
+
+        return refuse
+
+    monkeypatch.setattr(Logger, "log", refusing(Logger.log))
+    monkeypatch.setattr(run, "write_json", refusing(run.write_json))
+    monkeypatch.setattr("sys.argv", ["pretrain", "name=full", "resume=auto", "steps=24"])
+    with pytest.raises(UserError) as told:
+        here(tmp_path, "name=full", "trainer.eval_every_steps=0")
+    assert str(told.value) == (
+        f"No space left on device for {folder}: the checkpoint of step 4 is untouched; make room and go on with  "
+        "python -m foundation.pretrain name=full steps=24 resume=true"
+    )
+    monkeypatch.undo()
+    here(tmp_path, "name=full", "trainer.eval_every_steps=0", "resume=true")
+    assert (folder / "final" / "card.md").is_file()

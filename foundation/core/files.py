@@ -1,5 +1,6 @@
 """Files that are whole or absent: atomic writes, verified reads, content hashes."""
 
+import errno
 import hashlib
 import json
 import os
@@ -30,7 +31,7 @@ def _sync_folder(folder: Path) -> None:
 def write_atomically(path: Path) -> Iterator[BinaryIO]:
     """Yield a file that takes the place of `path` when the block ends well, and vanishes when it does not."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.partial")
+    partial = _partial(path)
     try:
         with partial.open("wb") as file:
             yield file
@@ -44,18 +45,43 @@ def write_atomically(path: Path) -> Iterator[BinaryIO]:
 
 
 @contextmanager
-def folder_in_progress(final: Path) -> Iterator[Path]:
-    """Yield a temporary sibling folder, renamed to `final` (which must not exist) when the block ends well."""
+def folder_in_progress(final: Path, *, replace: bool = False) -> Iterator[Path]:
+    """Yield a temporary sibling folder, renamed to `final` when the block ends well; it must not exist, or is replaced."""
     final.parent.mkdir(parents=True, exist_ok=True)
-    partial = final.with_name(f".{final.name}.{uuid.uuid4().hex[:8]}.partial")
+    partial = _partial(final)
     partial.mkdir()
     try:
         yield partial
-        os.rename(partial, final)
+        if replace and final.exists():
+            _exchange(final, partial)
+        else:
+            os.rename(partial, final)
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)
         raise
     _sync_folder(final.parent)
+
+
+def _partial(final: Path) -> Path:
+    """A hidden name beside `final`, of its own at each call."""
+    return final.with_name(f".{final.name}.{uuid.uuid4().hex[:8]}.partial")
+
+
+def _exchange(old: Path, new: Path) -> None:
+    """Put a folder in the place of another, which is deleted last."""
+    aside = _partial(old)
+    os.rename(old, aside)
+    try:
+        os.rename(new, old)
+    except BaseException:
+        os.rename(aside, old)
+        raise
+    shutil.rmtree(aside, ignore_errors=True)
+
+
+def is_full_disk(error: OSError) -> bool:
+    """Whether it says that no more may be written."""
+    return error.errno in (errno.ENOSPC, errno.EDQUOT)
 
 
 def write_json(path: Path, content: Any) -> None:

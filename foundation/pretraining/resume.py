@@ -1,8 +1,13 @@
-"""What a resumed run must share with the one it goes on with, beside its settings."""
+"""What a resumed run must share with the one it goes on with, beside its settings; and the command that goes on."""
+
+import shlex
+import sys
+from pathlib import Path
 
 from foundation.core.errors import UserError
 from foundation.core.run import Run
 from foundation.data.corpus import Corpus
+from foundation.train.checkpoint import Checkpoints
 
 
 def take_corpus(run: Run, corpus: Corpus, *, has_checkpoint: bool) -> None:
@@ -22,3 +27,16 @@ def take_corpus(run: Run, corpus: Corpus, *, has_checkpoint: bool) -> None:
     if changed:
         run.record.pop("plan", None)  # how many steps a number of tokens takes depends on the corpus
     run.update(fingerprints=found)
+
+
+def command_to_go_on() -> str:
+    """As this session was started, and resumed."""
+    words = [word for word in sys.argv[1:] if not word.startswith("resume=")]
+    return f"python -m foundation.pretrain {shlex.join([*words, 'resume=true'])}"
+
+
+def full_disk(error: OSError, run_path: Path) -> UserError:
+    """The sentence for a run that found no room."""
+    steps = Checkpoints(run_path / "checkpoints", keep=0).steps()
+    saved = f"the checkpoint of step {steps[-1]} is untouched" if steps else "there is no checkpoint yet"
+    return UserError(f"{error.strerror} for {run_path}: {saved}; make room and go on with  {command_to_go_on()}")

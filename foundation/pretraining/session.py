@@ -1,6 +1,5 @@
 """One session of a pretraining run: start or go on, train, and leave `final/` or a checkpoint to go on from."""
 
-import shlex
 import sys
 import time
 from pathlib import Path
@@ -10,7 +9,7 @@ import torch
 
 from foundation.core import distributed
 from foundation.core.device import StopRequest, choose_device
-from foundation.core.files import fingerprint
+from foundation.core.files import fingerprint, is_full_disk
 from foundation.core.logger import Logger
 from foundation.core.memory import keep_freed_memory
 from foundation.core.plain import to_plain
@@ -28,7 +27,7 @@ from foundation.pretraining.build import (
     plan_steps,
 )
 from foundation.pretraining.profile import Profile
-from foundation.pretraining.resume import take_corpus
+from foundation.pretraining.resume import command_to_go_on, full_disk, take_corpus
 from foundation.train.checkpoint import Checkpoints, load_into
 from foundation.train.config import Precision
 from foundation.train.foundation import Foundation
@@ -60,6 +59,10 @@ def pretrain(cfg: PretrainConfig, settings: dict[str, Any]) -> None:
     try:
         with open_run(path, settings, resume=resume, speed_only=SPEED_ONLY, command=command) as run:
             Session(cfg, settings, run, device, beginning).run_to_end()
+    except OSError as error:
+        if is_full_disk(error) and run_exists(path):
+            raise full_disk(error, path) from error
+        raise
     finally:
         distributed.shutdown()
 
@@ -276,8 +279,6 @@ class Session:
 
     def _say_how_to_go_on(self) -> None:
         self.run.close("stopped when asked to")
-        words = [word for word in sys.argv[1:] if not word.startswith("resume=")]
         self.logger.say(
-            f"stopped after step {self.state.step} of {self.total_steps}, and saved; go on with:\n"
-            f"  python -m foundation.pretrain {shlex.join([*words, 'resume=true'])}"
+            f"stopped after step {self.state.step} of {self.total_steps}, and saved; go on with:\n  {command_to_go_on()}"
         )

@@ -1,3 +1,4 @@
+import os
 import random
 import resource
 import subprocess
@@ -112,6 +113,35 @@ def test_a_folder_that_exists_is_not_replaced(tmp_path):
         (folder / "a").write_text("1")
     assert names(tmp_path) == ["final"]
     assert names(tmp_path / "final") == ["kept"]
+
+
+def test_a_folder_is_replaced_where_that_is_asked_for_and_only_by_a_whole_one(tmp_path, monkeypatch):
+    def write(content, fails=None):
+        with folder_in_progress(tmp_path / "final", replace=True) as folder:
+            (folder / content).touch()
+            assert content == "old" or names(tmp_path / "final") == ["old"]
+            if fails:
+                raise fails
+
+    write("old")
+    with pytest.raises(OSError, match="full"):
+        write("new", fails=OSError("full"))
+    assert names(tmp_path) == ["final"] and names(tmp_path / "final") == ["old"]
+
+    rename = os.rename
+
+    def refuse_the_new(source, target):
+        if target == tmp_path / "final" and (source / "new").exists():
+            raise OSError("full")
+        rename(source, target)
+
+    monkeypatch.setattr(os, "rename", refuse_the_new)
+    with pytest.raises(OSError, match="full"):
+        write("new")
+    monkeypatch.undo()
+    assert names(tmp_path) == ["final"] and names(tmp_path / "final") == ["old"]
+    write("new")
+    assert names(tmp_path) == ["final"] and names(tmp_path / "final") == ["new"]
 
 
 def test_json_comes_back_as_it_went(tmp_path):
