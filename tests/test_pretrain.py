@@ -267,6 +267,9 @@ def test_resuming_with_another_micro_batch_and_number_of_processes_ends_the_same
         assert tensor.dtype is torch.float64
         torch.testing.assert_close(other[name], tensor, rtol=1e-6, atol=1e-9, msg=name)
     assert train_losses(moved) == pytest.approx(losses, rel=1e-6)
+    sessions = json.loads((moved / "run.json").read_text())["sessions"]
+    assert [session["ranks"] for session in sessions] == [1, 2]
+    assert sessions[1]["command"][:3] == ["torchrun", "--nproc-per-node", "2"]
 
 
 def test_resuming_under_a_changed_result_setting_is_refused_with_the_difference(runs: Path) -> None:

@@ -105,3 +105,22 @@ def test_a_full_disk_is_one_sentence_with_the_last_checkpoint_and_the_way_on(
     monkeypatch.undo()
     here(tmp_path, "name=full", "trainer.eval_every_steps=0", "resume=true")
     assert (folder / "final" / "card.md").is_file()
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.1])
+def test_a_resume_says_what_dropouts_masks_depend_on_and_run_json_keeps_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], dropout: float
+) -> None:
+    words = ["name=resumed", "steps=8", f"model.dropout={dropout}", "model.attention_dropout=0"]
+    here(tmp_path, *words)
+    stopped(tmp_path / "resumed")
+    here(tmp_path, *words, "resume=true", "trainer.micro_batch_rows=3")
+    said = capsys.readouterr().out
+    for sentence in (
+        "dropout is drawn per rank and micro-batch: the number of ranks (1) and micro_batch_rows (3) are part of the result",
+        "from step 4 on, dropout's masks are not those of the run so far: micro_batch_rows was 0, now 3",
+    ):
+        assert said.count(sentence) == (1 if dropout else 0)
+    sessions = record_of(tmp_path / "resumed")["sessions"]
+    assert [session["micro_batch_rows"] for session in sessions] == [0, 3]
+    assert {(session["ranks"], session["device"], session["threads"]) for session in sessions} == {(1, "cpu", 1)}

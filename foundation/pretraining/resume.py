@@ -4,6 +4,7 @@ import shlex
 import sys
 from pathlib import Path
 
+from foundation.core import distributed
 from foundation.core.errors import UserError
 from foundation.core.run import Run
 from foundation.data.corpus import Corpus
@@ -29,10 +30,21 @@ def take_corpus(run: Run, corpus: Corpus, *, has_checkpoint: bool) -> None:
     run.update(fingerprints=found)
 
 
+def dropout_changes(run: Run) -> list[str]:
+    """What dropout's masks depend on and an earlier session, one that got to a checkpoint, had otherwise than this one."""
+    *earlier, now = run.record["sessions"]
+    return [
+        f"{name} was {then}, now {now[name]}"
+        for name in ("ranks", "micro_batch_rows", "device")
+        for then in sorted({session[name] for session in earlier if session["ledger"] and name in session})
+        if then != now[name]
+    ]
+
+
 def command_to_go_on() -> str:
     """As this session was started, and resumed."""
     words = [word for word in sys.argv[1:] if not word.startswith("resume=")]
-    return f"python -m foundation.pretrain {shlex.join([*words, 'resume=true'])}"
+    return shlex.join([*distributed.launcher(), "-m", "foundation.pretrain", *words, "resume=true"])
 
 
 def full_disk(error: OSError, run_path: Path) -> UserError:

@@ -17,6 +17,7 @@ from foundation.core.run import Run, open_run, peak_memory_bytes, run_exists
 from foundation.core.wandb_log import start_wandb
 from foundation.model import native
 from foundation.model.flops import flops_per_token
+from foundation.pretraining.announce import announce
 from foundation.pretraining.beginning import begun_with, load_beginning
 from foundation.pretraining.build import (
     make_batches,
@@ -33,9 +34,6 @@ from foundation.train.config import Precision
 from foundation.train.foundation import Foundation
 from foundation.train.loop import StepReport, TrainState, compiles, train
 from foundation.train.pretrain_config import SPEED_ONLY, PretrainConfig
-
-# Of the training tokens; English has a thirtieth of it.
-_MUCH_UNKNOWN = 0.01
 
 
 def pretrain(cfg: PretrainConfig, settings: dict[str, Any]) -> None:
@@ -55,7 +53,7 @@ def pretrain(cfg: PretrainConfig, settings: dict[str, Any]) -> None:
     if resume and (path / "final" / "config.json").is_file():
         print(f"{path} is finished: its foundation is in {path / 'final'}")
         return
-    command = ["python", "-m", "foundation.pretrain", *sys.argv[1:]]
+    command = [*distributed.launcher(), "-m", "foundation.pretrain", *sys.argv[1:]]
     try:
         with open_run(path, settings, resume=resume, speed_only=SPEED_ONLY, command=command) as run:
             Session(cfg, settings, run, device, beginning).run_to_end()
@@ -86,7 +84,13 @@ class Session:
         take_corpus(run, self.corpus, has_checkpoint=bool(self.checkpoints.steps()))
         result_settings = {key: value for key, value in settings.items() if key not in SPEED_ONLY}
         self.passes = native.passes(device, bf16=cfg.trainer.precision is Precision.bf16)
-        run.note(passes=to_plain(self.passes))
+        run.note(
+            ranks=distributed.world_size(),
+            device=device.type,
+            threads=torch.get_num_threads(),
+            micro_batch_rows=cfg.trainer.micro_batch_rows,
+            passes=to_plain(self.passes),
+        )
         parents = [] if beginning is None else [beginning.fingerprint]
         self.foundation_id = fingerprint([result_settings, self.corpus.fingerprint, *parents])
         self.batches = make_batches(cfg, self.corpus)
@@ -139,7 +143,7 @@ class Session:
         )
         ended_well = False
         try:
-            self._say_what_is_run()
+            announce(self)
             with (
                 StopRequest() as self.stop,
                 Profile(self.run.path / "profile", cfg.trainer.profile_steps, self.logger.say) as self.profile,
@@ -245,37 +249,6 @@ class Session:
                 "peak_memory_bytes": peak_memory_bytes(self.device.type),
             }
         )
-
-    def _say_what_is_run(self) -> None:
-        n_parameters = sum(parameter.numel() for parameter in self.objective.parameters())
-        batches = self.cfg.batches
-        rows = (
-            f"{batches.rows_per_step}"
-            if batches.ramp_from is None
-            else f"{batches.ramp_from} to {batches.rows_per_step}"
-        )
-        epochs = self.total_steps * batches.mean_rows / len(self.batches)
-        self.logger.say(
-            f"{self.cfg.name}: {self.corpus.manifest['train']['tokens']:,} training tokens, unigram entropy "
-            f"{self.unigram_nats:.2f} nats; {n_parameters:,} parameters; steps {self.state.step} to {self.total_steps} of "
-            f"{rows} rows ({epochs:.3g} epochs), on {self.device.type} in {self.cfg.trainer.precision.value}, {self.passes}"
-        )
-        if self.beginning is not None:
-            shape, name = self.beginning.model, self.beginning.info.get("name", self.cfg.init)
-            drawn = f"; heads drawn anew: {', '.join(self.fresh_heads)}" if self.fresh_heads else ""
-            self.logger.say(
-                f"it began with {name} ({self.beginning.fingerprint}): {shape.layers} layers of {shape.width}, "
-                f"{shape.vocab_size:,} entries, whatever else model and tokenizer say{drawn}"
-            )
-        if (unknown := self.corpus.manifest.get("unknown_share", 0.0)) > _MUCH_UNKNOWN:
-            self.logger.say(
-                f"warning: {unknown:.1%} of the training tokens are [UNK], in place of characters that the tokenizer does not "
-                "know: give it a larger tokenizer.vocab_size, or take tokenizer=bpe_8k or bpe_32k, which spell everything"
-            )
-        if distributed.world_size() > 1 and max(self.cfg.model.dropout, self.cfg.model.attention_dropout) > 0:
-            self.logger.say(
-                f"dropout is drawn per rank: the number of ranks ({distributed.world_size()}) is part of the result"
-            )
 
     def _say_how_to_go_on(self) -> None:
         self.run.close("stopped when asked to")

@@ -142,7 +142,8 @@ class DeviceConfig:
 
 @dataclass(kw_only=True, slots=True)
 class TrainerConfig(DeviceConfig):
-    """May change speed, never the result beyond rounding.
+    """May change speed, and not the result beyond rounding; but where there is dropout, its masks: these are drawn for each rank
+    and micro-batch, on the device.
 
     micro_batch_rows: sequences per forward pass on a rank, 0 = all of the rank's rows. compile: torch.compile the parts of a
     step; null: in pretraining on a GPU in bf16, where minutes of steps repay half a minute of compiling. eval_rows: held-out
