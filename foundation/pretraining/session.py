@@ -9,6 +9,7 @@ import torch
 
 from foundation.core import distributed
 from foundation.core.device import StopRequest, choose_device
+from foundation.core.errors import UserError
 from foundation.core.files import fingerprint, is_full_disk
 from foundation.core.logger import Logger
 from foundation.core.memory import keep_freed_memory
@@ -45,8 +46,25 @@ def pretrain(cfg: PretrainConfig, settings: dict[str, Any]) -> None:
     device = choose_device(cfg.trainer.device)
     compiles(cfg.trainer, device, unasked=True)  # a mistake there is said before the corpus is made
     distributed.setup(device.type)
-    if cfg.trainer.threads:
-        torch.set_num_threads(cfg.trainer.threads)
+    try:
+        _refuse_idle_ranks(cfg)
+        if cfg.trainer.threads:
+            torch.set_num_threads(cfg.trainer.threads)
+        _run(cfg, settings, device)
+    finally:
+        distributed.shutdown()
+
+
+def _refuse_idle_ranks(cfg: PretrainConfig) -> None:
+    ranks, rows = distributed.world_size(), cfg.batches.fewest_rows
+    if rows < ranks:
+        raise UserError(
+            f"{ranks} ranks want a row each, and the smallest step has {rows}: start at most {rows} of them (--nproc-per-node), "
+            "or raise batches.rows_per_step, or batches.ramp_from where there is one"
+        )
+
+
+def _run(cfg: PretrainConfig, settings: dict[str, Any], device: torch.device) -> None:
     cfg, settings, beginning = begun_with(cfg, settings)
     path = Path(cfg.runs_dir) / cfg.name
     resume = cfg.resume.lower() == "true" or (cfg.resume.lower() == "auto" and run_exists(path))
@@ -61,8 +79,6 @@ def pretrain(cfg: PretrainConfig, settings: dict[str, Any]) -> None:
         if is_full_disk(error) and run_exists(path):
             raise full_disk(error, path) from error
         raise
-    finally:
-        distributed.shutdown()
 
 
 class Session:
