@@ -115,6 +115,32 @@ def test_a_folder_that_exists_is_not_replaced(tmp_path):
     assert names(tmp_path / "final") == ["kept"]
 
 
+def test_what_a_killed_process_left_goes_and_what_another_is_at_stays(tmp_path):
+    others = [".final.old.0123abcd.partial", ".other.0123abcd.partial"]
+    with folder_in_progress(tmp_path / "final", replace=True) as mine:
+        for name in (*others, ".final.0123abcd.partial"):
+            (tmp_path / name / "deep").mkdir(parents=True)  # no process holds it
+        with folder_in_progress(tmp_path / "final") as theirs:
+            assert names(tmp_path) == sorted([*others, mine.name, theirs.name])
+    assert names(tmp_path) == [*others, "final"]
+
+
+def test_a_partial_folder_is_let_go_of_by_a_kill(tmp_path):
+    script = """
+import os, signal, sys
+from pathlib import Path
+from foundation.core.files import folder_in_progress
+with folder_in_progress(Path(sys.argv[1]) / "final") as folder:
+    (folder / "large").touch()
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+    subprocess.run([sys.executable, "-c", script, str(tmp_path)])
+    assert len(names(tmp_path)) == 1
+    with folder_in_progress(tmp_path / "final"):
+        pass
+    assert names(tmp_path) == ["final"]
+
+
 def test_a_folder_is_replaced_where_that_is_asked_for_and_only_by_a_whole_one(tmp_path, monkeypatch):
     def write(content, fails=None):
         with folder_in_progress(tmp_path / "final", replace=True) as folder:
