@@ -94,8 +94,8 @@ def run_entry(schema: type[T], config_name: str, body: Callable[[T, dict[str, An
     with one_sentence():
         check_command_line(sys.argv[1:], schema)
         check_choices(sys.argv[1:], schema, config_name)
-    sys.argv[1:] = _as_hydra_takes(sys.argv[1:], schema)
-    entry()
+        sys.argv[1:] = _as_hydra_takes(sys.argv[1:], schema)
+        entry()
 
 
 def _as_hydra_takes(words: list[str], schema: type) -> list[str]:

@@ -4,6 +4,8 @@ import errno
 import json
 import os
 import shutil
+import signal
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,7 +16,7 @@ from foundation.core import run
 from foundation.core.errors import UserError
 from foundation.core.logger import Logger
 from tests.data.test_tokenizer import prose
-from tests.test_pretrain import here
+from tests.test_pretrain import here, start
 
 
 def text_file(folder: Path) -> Path:
@@ -124,3 +126,19 @@ def test_a_resume_says_what_dropouts_masks_depend_on_and_run_json_keeps_it(
     sessions = record_of(tmp_path / "resumed")["sessions"]
     assert [session["micro_batch_rows"] for session in sessions] == [0, 3]
     assert {(session["ranks"], session["device"], session["threads"]) for session in sessions} == {(1, "cpu", 1)}
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_while_the_corpus_is_made_is_one_sentence_and_leaves_no_litter(
+    tmp_path: Path, number: signal.Signals, status: int
+) -> None:
+    (tmp_path / "texts.txt").write_text("\n\n".join(prose(90_000, 0)))
+    process = start(tmp_path, *words_for(tmp_path / "texts.txt"))
+    corpora, deadline = tmp_path / "corpora", time.monotonic() + 60
+    while not any(corpora.glob(".*.partial/spool")) and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.01)
+    process.send_signal(number)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == status
+    assert err.startswith("stopped by ") and len(err.splitlines()) == 1
+    assert not any(corpora.iterdir())
