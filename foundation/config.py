@@ -22,6 +22,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from foundation.core.ending import one_sentence
 from foundation.core.errors import UserError
 from foundation.core.schema import free_dicts, settings_of, unknown_setting, wrong_value
 from foundation.evaluation.config import HeldOutConfig, MinimalPairsConfig
@@ -79,7 +80,7 @@ def _choices(group: str) -> list[str]:
 def run_entry(schema: type[T], config_name: str, body: Callable[[T, dict[str, Any]], None]) -> None:
     """Compose the command line's settings, check them, and call body(settings, the same as plain resolved values).
 
-    A user's mistake ends the program with its one sentence and exit status 1.
+    What a user can mend ends the program with one sentence, see core/ending.py.
     """
     register(schema, config_name)
 
@@ -87,18 +88,14 @@ def run_entry(schema: type[T], config_name: str, body: Callable[[T, dict[str, An
     def entry(cfg: DictConfig) -> None:
         if HydraConfig.get().mode is RunMode.MULTIRUN:
             sys.argv[1:] = HydraConfig.get().overrides.task  # of this one of the runs
-        try:
+        with one_sentence():
             body(to_dataclass(cfg, schema), to_plain_settings(cfg))
-        except UserError as error:
-            sys.exit(f"error: {error}")
 
-    try:
+    with one_sentence():
         check_command_line(sys.argv[1:], schema)
         check_choices(sys.argv[1:], schema, config_name)
-    except UserError as error:
-        sys.exit(f"error: {error}")
-    sys.argv[1:] = _as_hydra_takes(sys.argv[1:], schema)
-    entry()
+        sys.argv[1:] = _as_hydra_takes(sys.argv[1:], schema)
+        entry()
 
 
 def _as_hydra_takes(words: list[str], schema: type) -> list[str]:

@@ -22,6 +22,12 @@ def composed(*overrides: str) -> PretrainConfig:
         return to_dataclass(compose("pretrain", list(overrides)), PretrainConfig)
 
 
+def finetune_composed(*overrides: str) -> FinetuneConfig:
+    register(FinetuneConfig, "finetune")
+    with initialize_config_dir(str(conf_folder().resolve()), version_base="1.3"):
+        return to_dataclass(compose("finetune", list(overrides)), FinetuneConfig)
+
+
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_every_recipe_composes_and_fits_together(recipe: str) -> None:
     cfg = composed(f"+exp={recipe}")
@@ -235,11 +241,57 @@ def test_plus_does_not_smuggle_a_key_past_a_recipe() -> None:
         (["steps=5", "model.vocab_size=7"], "model.vocab_size=7 is not tokenizer.vocab_size=8192"),
         (["steps=5", "objective.masking.rate=1.5"], r"objective.masking.rate=1.5 must be in \(0, 1\)"),
         (["steps=5", "batches.rows_per_step=2"], "needs at least 4 rows in every step, not 2"),
+        (
+            ["steps=5", "schedule=stable_decay", "schedule.decay_share=0.99"],
+            "warmup_share=0.05 and decay_share=0.99 are more",
+        ),
     ],
 )
 def test_settings_that_do_not_fit_are_refused(words: list[str], message: str) -> None:
     with pytest.raises(UserError, match=message):
         composed(*words).check()
+
+
+OF_STEPPING = [
+    ("optim.lr=-1e-3", r"optim\.lr=-0\.001 must be finite and at least 0"),
+    ("optim.lr=inf", r"optim\.lr=inf must be finite"),
+    ("optim.weight_decay=nan", r"optim\.weight_decay=nan must be finite and at least 0"),
+    ("optim.beta1=1.5", r"optim\.beta1=1\.5 must be in \[0, 1\)"),
+    ("optim.eps=0", r"optim\.eps=0\.0 must be above 0"),
+    ("optim.clip_norm=-1", r"optim\.clip_norm=-1\.0 must be at least 0"),
+    ("schedule.warmup_share=10", r"schedule\.warmup_share=10\.0 must be in \[0, 1\]"),
+    ("schedule.decay_share=-1", r"schedule\.decay_share=-1\.0 must be in \[0, 1\]"),
+    ("schedule.final=2", r"schedule\.final=2\.0 must be in \[0, 1\]"),
+    ("trainer.keep=-1", r"trainer\.keep=-1 must be at least 0"),
+    ("trainer.micro_batch_rows=-1", r"trainer\.micro_batch_rows=-1 must be at least 0"),
+    ("trainer.save_every_steps=-1", r"trainer\.save_every_steps=-1 must be at least 0"),
+    ("trainer.eval_every_steps=-1", r"trainer\.eval_every_steps=-1 must be at least 0"),
+    ("trainer.profile_steps=-1", r"trainer\.profile_steps=-1 must be at least 0"),
+    ("trainer.eval_rows=0", r"trainer\.eval_rows=0 must be at least 1"),
+    ("trainer.threads=-1", r"trainer\.threads=-1 must be at least 0"),
+    ("logger.every_steps=0", r"logger\.every_steps=0 must be at least 1"),
+]
+
+
+@pytest.mark.parametrize(("word", "message"), OF_STEPPING)
+def test_how_to_step_is_checked_before_any_work_in_pretraining_and_in_fine_tuning(word: str, message: str) -> None:
+    for cfg in (composed("steps=5", "optim=adamw", word), finetune_composed("task=sst2", "optim=adamw", word)):
+        with pytest.raises(UserError, match=message):
+            cfg.check()
+
+
+def test_muons_settings_are_checked_with_those_of_its_adamw_and_all_are_told_at_once() -> None:
+    keys = ["optim.muon_lr", "optim.muon_weight_decay", "optim.momentum", "optim.adamw.beta2", "trainer.keep"]
+    with pytest.raises(UserError) as refusal:
+        composed(
+            "steps=5", "optim=muon", "optim.momentum=1", *(f"{key}=-1" for key in keys if key != "optim.momentum")
+        ).check()
+    assert [problem.split("=")[0] for problem in str(refusal.value).split("; ")] == keys
+
+
+def test_warm_up_and_decay_may_share_all_steps_between_them() -> None:
+    composed("steps=5", "schedule=stable_decay", "schedule.warmup_share=0.1", "schedule.decay_share=0.9").check()
+    composed("steps=5", "schedule=linear", "schedule.warmup_share=0.9").check()
 
 
 def command(*words: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:

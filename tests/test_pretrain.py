@@ -18,6 +18,7 @@ import yaml
 from safetensors.torch import load_file
 
 from foundation.config import conf_folder
+from foundation.core import distributed
 from foundation.core.errors import UserError
 from foundation.core.files import read_json
 from foundation.core.logger import read_metrics
@@ -267,6 +268,9 @@ def test_resuming_with_another_micro_batch_and_number_of_processes_ends_the_same
         assert tensor.dtype is torch.float64
         torch.testing.assert_close(other[name], tensor, rtol=1e-6, atol=1e-9, msg=name)
     assert train_losses(moved) == pytest.approx(losses, rel=1e-6)
+    sessions = json.loads((moved / "run.json").read_text())["sessions"]
+    assert [session["ranks"] for session in sessions] == [1, 2]
+    assert sessions[1]["command"][:3] == ["torchrun", "--nproc-per-node", "2"]
 
 
 def test_resuming_under_a_changed_result_setting_is_refused_with_the_difference(runs: Path) -> None:
@@ -373,6 +377,16 @@ def test_text_that_the_tokenizer_cannot_spell_is_said(
     tokenizer = next((runs / "corpora").glob("*/tokenizer.json"))
     here(tmp_path, "data=text", f"data.files=[{tmp_path / 'mixed.txt'}]", f"tokenizer.path={tokenizer}", "steps=1")
     assert re.search(r"warning: \d+\.\d% of the training tokens are \[UNK\]", capsys.readouterr().out)
+
+
+@pytest.mark.parametrize("words", [["batches.rows_per_step=4"], ["batches.rows_per_step=16", "batches.ramp_from=4"]])
+def test_more_ranks_than_rows_in_a_step_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: list[str]
+) -> None:
+    monkeypatch.setattr(distributed, "world_size", lambda: 8)
+    with pytest.raises(UserError, match=r"8 ranks want a row each, .* has 4: start at most 4 .*or raise batches\."):
+        here(tmp_path, *words)
+    assert not any(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("damage", ["flipped", "cut"])

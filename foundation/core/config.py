@@ -26,3 +26,7 @@ class LoggerConfig:
     every_steps: int = 10
     tags: list[str] = field(default_factory=list)
     bar: bool = True
+
+    def problems(self) -> list[str]:
+        """What cannot work, one sentence each."""
+        return [] if self.every_steps >= 1 else [f"logger.every_steps={self.every_steps} must be at least 1"]

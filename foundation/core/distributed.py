@@ -53,6 +53,15 @@ def world_size() -> int:
     return int(group.get_world_size()) if group else 1
 
 
+def launcher() -> list[str]:
+    """The words of a command line that start as many processes as there are now."""
+    if world_size() == 1:
+        return ["python"]
+    per_machine = int(os.environ.get("LOCAL_WORLD_SIZE", world_size()))
+    machines = world_size() // per_machine
+    return ["torchrun", *(["--nnodes", str(machines)] if machines > 1 else []), "--nproc-per-node", str(per_machine)]
+
+
 def is_main() -> bool:
     """True in the one process that writes files and prints."""
     return rank() == 0

@@ -1,12 +1,15 @@
 """Files that are whole or absent: atomic writes, verified reads, content hashes."""
 
+import errno
+import fcntl
+import glob
 import hashlib
 import json
 import os
 import shutil
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -15,6 +18,8 @@ import xxhash
 from foundation.core.errors import UserError
 
 _CHUNK_BYTES = 1 << 20
+# Hexadecimal ones, which tell apart what several processes write for the same place.
+_MARK_DIGITS = 8
 
 
 def _sync_folder(folder: Path) -> None:
@@ -30,7 +35,7 @@ def _sync_folder(folder: Path) -> None:
 def write_atomically(path: Path) -> Iterator[BinaryIO]:
     """Yield a file that takes the place of `path` when the block ends well, and vanishes when it does not."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.partial")
+    partial = _partial(path)
     try:
         with partial.open("wb") as file:
             yield file
@@ -44,18 +49,76 @@ def write_atomically(path: Path) -> Iterator[BinaryIO]:
 
 
 @contextmanager
-def folder_in_progress(final: Path) -> Iterator[Path]:
-    """Yield a temporary sibling folder, renamed to `final` (which must not exist) when the block ends well."""
+def folder_in_progress(final: Path, *, replace: bool = False) -> Iterator[Path]:
+    """Yield a temporary sibling folder, renamed to `final` when the block ends well; it must not exist, or is replaced.
+
+    What killed processes left of earlier attempts at `final` is removed.
+    """
     final.parent.mkdir(parents=True, exist_ok=True)
-    partial = final.with_name(f".{final.name}.{uuid.uuid4().hex[:8]}.partial")
-    partial.mkdir()
+    _remove_litter(final)
+    partial, lock = _held_folder(final)
     try:
         yield partial
-        os.rename(partial, final)
+        if replace and final.exists():
+            _exchange(final, partial)
+        else:
+            os.rename(partial, final)
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)
         raise
+    finally:
+        os.close(lock)
     _sync_folder(final.parent)
+
+
+def _held_folder(final: Path) -> tuple[Path, int]:
+    """A new partial folder of `final`, and the descriptor that holds it for as long as it is open or the process lives."""
+    while True:
+        partial = _partial(final)
+        partial.mkdir()
+        # Before it is held another process may take it for litter: then once more.
+        with suppress(FileNotFoundError):
+            lock = os.open(partial, os.O_RDONLY)
+            # Not every file system can lock a folder; on one that cannot, nobody takes a folder for litter.
+            with suppress(OSError):
+                fcntl.flock(lock, fcntl.LOCK_EX)
+            if partial.is_dir():
+                return partial, lock
+            os.close(lock)
+
+
+def _remove_litter(final: Path) -> None:
+    """Remove the partial folders of `final` that no process holds."""
+    for partial in final.parent.glob(f".{glob.escape(final.name)}.{'?' * _MARK_DIGITS}.partial"):
+        with suppress(OSError):  # held, or of a file that is being written
+            lock = os.open(partial, os.O_RDONLY | os.O_DIRECTORY)
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                shutil.rmtree(partial, ignore_errors=True)
+            finally:
+                os.close(lock)
+
+
+def _partial(final: Path) -> Path:
+    """A hidden name beside `final`, of its own at each call."""
+    return final.with_name(f".{final.name}.{uuid.uuid4().hex[:_MARK_DIGITS]}.partial")
+
+
+def _exchange(old: Path, new: Path) -> None:
+    """Put a folder in the place of another, which is deleted last."""
+    aside = _partial(old)
+    os.rename(old, aside)
+    try:
+        os.rename(new, old)
+    except BaseException:
+        os.rename(aside, old)
+        raise
+    shutil.rmtree(aside, ignore_errors=True)
+
+
+def is_full_disk(error: OSError) -> bool:
+    """Whether it says that no more may be written."""
+    return error.errno in (errno.ENOSPC, errno.EDQUOT)
 
 
 def write_json(path: Path, content: Any) -> None:

@@ -1,5 +1,6 @@
 """Numbers of a run: metrics.jsonl for programs, always; a progress bar for people; wandb as a copy."""
 
+import contextlib
 import json
 import math
 import sys
@@ -101,7 +102,9 @@ class Logger:
         """End the bar and the file. wandb has an end of its own."""
         if not self._active:
             return
-        self._file.close()
+        # Each line was flushed when it was written: what cannot be written here was told there.
+        with contextlib.suppress(OSError):
+            self._file.close()
         if self._bar is not None:
             self._bar.close()
 

@@ -24,6 +24,7 @@ from foundation.core import provenance
 from foundation.core.distributed import is_main, main_first
 from foundation.core.errors import UserError
 from foundation.core.files import read_json, write_atomically, write_json
+from foundation.core.run_settings import ABSENT, differences, is_within, read_config, shown, to_yaml
 
 CONFIG_FILE, RUN_FILE, DIFF_FILE, LOCK_FILE = "config.yaml", "run.json", "diff.patch", ".lock"
 _FINISHED = "finished"
@@ -131,7 +132,11 @@ class Run:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.close(_FINISHED if kind is None else f"stopped by {kind.__name__}")
+        try:
+            self.close(_FINISHED if kind is None else f"stopped by {kind.__name__}")
+        except OSError:
+            if kind is None:  # else what ended the session, a full disk perhaps, is what the user should hear of
+                raise
 
 
 def peak_memory_bytes(device: str) -> int:
@@ -198,20 +203,20 @@ def _started(path: Path, config: dict[str, Any], command: list[str]) -> dict[str
         "sessions": [_session(command)],
     }
     with write_atomically(path / CONFIG_FILE) as file:
-        file.write(_to_yaml(config).encode())
+        file.write(to_yaml(config).encode())
     write_json(path / RUN_FILE, record)
     return record
 
 
 def _continued(path: Path, config: Plain, speed_only: frozenset[str], command: list[str], name: str) -> Plain:
     """Add a session to a run, if its settings still are those that its result depends on."""
-    changed = _differences(_read_config(path), yaml.safe_load(_to_yaml(config)))
-    forbidden = {key: values for key, values in changed.items() if not _is_within(key, speed_only)}
+    changed = differences(read_config(path / CONFIG_FILE), yaml.safe_load(to_yaml(config)))
+    forbidden = {key: values for key, values in changed.items() if not is_within(key, speed_only)}
     if forbidden and _left_nothing(path):
         return _started(path, config, command)
     if forbidden:
-        lines = "\n".join(f"  {key}: {_show(old)} → {_show(new)}" for key, (old, new) in sorted(forbidden.items()))
-        has_newer = any(old is _ABSENT for old, _ in forbidden.values())
+        lines = "\n".join(f"  {key}: {shown(old)} → {shown(new)}" for key, (old, new) in sorted(forbidden.items()))
+        has_newer = any(old is ABSENT for old, _ in forbidden.values())
         newer = " (what is absent there is newer than the run: the version in its run.json goes on with it)" * has_newer
         raise UserError(
             f"cannot resume {path}: these settings change the result and differ from its {CONFIG_FILE}:\n{lines}\n"
@@ -221,7 +226,7 @@ def _continued(path: Path, config: Plain, speed_only: frozenset[str], command: l
     for session in record["sessions"]:
         session["ended"] = session["ended"] or "killed"
     session = _session(command)
-    session["changed"] = {key: [_show(old), _show(new)] for key, (old, new) in sorted(changed.items())}
+    session["changed"] = {key: [shown(old), shown(new)] for key, (old, new) in sorted(changed.items())}
     origin = _origin(path, session=len(record["sessions"]) + 1)
     session["origin_changed"] = {key: now for key, now in origin.items() if now != record[key]}
     record["sessions"].append(session)
@@ -247,48 +252,6 @@ def _session(command: list[str]) -> dict[str, Any]:
 
 def _now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
-
-
-def _to_yaml(config: dict[str, Any]) -> str:
-    text: str = yaml.safe_dump(config, sort_keys=False, allow_unicode=True)
-    return text
-
-
-def _read_config(path: Path) -> dict[str, Any]:
-    try:
-        config = yaml.safe_load((path / CONFIG_FILE).read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"{path / CONFIG_FILE} is not valid YAML ({error}): restore it or start a new run") from None
-    if not isinstance(config, dict):
-        raise UserError(f"{path / CONFIG_FILE} holds no settings: restore it or start a new run")
-    return config
-
-
-_ABSENT = object()
-
-
-def _show(value: Any) -> str:
-    return "absent" if value is _ABSENT else str(value)
-
-
-def _leaves(config: dict[str, Any], above: str = "") -> dict[str, Any]:
-    """Settings by dotted name."""
-    leaves: dict[str, Any] = {}
-    for key, value in config.items():
-        inner = _leaves(value, f"{above}{key}.") if isinstance(value, dict) else {}
-        leaves.update(inner or {f"{above}{key}": value})
-    return leaves
-
-
-def _differences(old: dict[str, Any], new: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
-    was, now = _leaves(old), _leaves(new)
-    pairs = {key: (was.get(key, _ABSENT), now.get(key, _ABSENT)) for key in was | now}
-    # repr: nan equals itself there, and True is not 1.
-    return {key: pair for key, pair in pairs.items() if repr(pair[0]) != repr(pair[1])}
-
-
-def _is_within(key: str, names: frozenset[str]) -> bool:
-    return any(key == name or key.startswith(f"{name}.") for name in names)
 
 
 def _total(ledgers: list[dict[str, float]]) -> dict[str, float]:

@@ -28,7 +28,8 @@ Item = TypeVar("Item")
 def prepare(data: DataConfig, tokenizer: TokenizerConfig, cache_dir: Path, progress: bool = True) -> Corpus:
     """The corpus of these settings: opened if `cache_dir` holds it, made there if not.
 
-    Whole or absent: an interrupted preparation leaves nothing, and of two at once the first to finish serves both.
+    Whole or absent: an interrupted preparation leaves nothing, what a killed one leaves is removed by the next, and of two at
+    once the first to finish serves both.
     `progress` shows bars on a terminal.
     """
     sources = describe_sources(data)

@@ -32,7 +32,7 @@ def same_but_for_times(cache_dir: Path, data: DataConfig, tokenizer: TokenizerCo
 
     Its manifest is told the files' times, so that a later start need not look into them.
     """
-    for path in sorted(cache_dir.glob(f"*/{MANIFEST}")):
+    for path in sorted(cache_dir.glob(f"[!.]*/{MANIFEST}")):  # a hidden one is in the making, or was when it was killed
         try:
             manifest = read_json(path)
         except UserError:  # whoever asks for that one will hear of it

@@ -1,6 +1,5 @@
 """One session of a pretraining run: start or go on, train, and leave `final/` or a checkpoint to go on from."""
 
-import shlex
 import sys
 import time
 from pathlib import Path
@@ -10,7 +9,8 @@ import torch
 
 from foundation.core import distributed
 from foundation.core.device import StopRequest, choose_device
-from foundation.core.files import fingerprint
+from foundation.core.errors import UserError
+from foundation.core.files import fingerprint, is_full_disk
 from foundation.core.logger import Logger
 from foundation.core.memory import keep_freed_memory
 from foundation.core.plain import to_plain
@@ -18,6 +18,7 @@ from foundation.core.run import Run, open_run, peak_memory_bytes, run_exists
 from foundation.core.wandb_log import start_wandb
 from foundation.model import native
 from foundation.model.flops import flops_per_token
+from foundation.pretraining.announce import announce
 from foundation.pretraining.beginning import begun_with, load_beginning
 from foundation.pretraining.build import (
     make_batches,
@@ -28,14 +29,12 @@ from foundation.pretraining.build import (
     plan_steps,
 )
 from foundation.pretraining.profile import Profile
+from foundation.pretraining.resume import command_to_go_on, full_disk, take_corpus
 from foundation.train.checkpoint import Checkpoints, load_into
 from foundation.train.config import Precision
 from foundation.train.foundation import Foundation
 from foundation.train.loop import StepReport, TrainState, compiles, train
 from foundation.train.pretrain_config import SPEED_ONLY, PretrainConfig
-
-# Of the training tokens; English has a thirtieth of it.
-_MUCH_UNKNOWN = 0.01
 
 
 def pretrain(cfg: PretrainConfig, settings: dict[str, Any]) -> None:
@@ -47,20 +46,39 @@ def pretrain(cfg: PretrainConfig, settings: dict[str, Any]) -> None:
     device = choose_device(cfg.trainer.device)
     compiles(cfg.trainer, device, unasked=True)  # a mistake there is said before the corpus is made
     distributed.setup(device.type)
-    if cfg.trainer.threads:
-        torch.set_num_threads(cfg.trainer.threads)
+    try:
+        _refuse_idle_ranks(cfg)
+        if cfg.trainer.threads:
+            torch.set_num_threads(cfg.trainer.threads)
+        _run(cfg, settings, device)
+    finally:
+        distributed.shutdown()
+
+
+def _refuse_idle_ranks(cfg: PretrainConfig) -> None:
+    ranks, rows = distributed.world_size(), cfg.batches.fewest_rows
+    if rows < ranks:
+        raise UserError(
+            f"{ranks} ranks want a row each, and the smallest step has {rows}: start at most {rows} of them (--nproc-per-node), "
+            "or raise batches.rows_per_step, or batches.ramp_from where there is one"
+        )
+
+
+def _run(cfg: PretrainConfig, settings: dict[str, Any], device: torch.device) -> None:
     cfg, settings, beginning = begun_with(cfg, settings)
     path = Path(cfg.runs_dir) / cfg.name
     resume = cfg.resume.lower() == "true" or (cfg.resume.lower() == "auto" and run_exists(path))
     if resume and (path / "final" / "config.json").is_file():
         print(f"{path} is finished: its foundation is in {path / 'final'}")
         return
-    command = ["python", "-m", "foundation.pretrain", *sys.argv[1:]]
+    command = [*distributed.launcher(), "-m", "foundation.pretrain", *sys.argv[1:]]
     try:
         with open_run(path, settings, resume=resume, speed_only=SPEED_ONLY, command=command) as run:
             Session(cfg, settings, run, device, beginning).run_to_end()
-    finally:
-        distributed.shutdown()
+    except OSError as error:
+        if is_full_disk(error) and run_exists(path):
+            raise full_disk(error, path) from error
+        raise
 
 
 class Session:
@@ -78,10 +96,17 @@ class Session:
         self.started = time.perf_counter()
         self.corpus = make_corpus(cfg)
         self.unigram_nats = float(self.corpus.manifest["unigram_entropy_nats"])
-        run.update(fingerprints={"corpus": self.corpus.fingerprint, "tokenizer": self.corpus.tokenizer.fingerprint})
+        self.checkpoints = Checkpoints(run.path / "checkpoints", cfg.trainer.keep)
+        take_corpus(run, self.corpus, has_checkpoint=bool(self.checkpoints.steps()))
         result_settings = {key: value for key, value in settings.items() if key not in SPEED_ONLY}
         self.passes = native.passes(device, bf16=cfg.trainer.precision is Precision.bf16)
-        run.note(passes=to_plain(self.passes))
+        run.note(
+            ranks=distributed.world_size(),
+            device=device.type,
+            threads=torch.get_num_threads(),
+            micro_batch_rows=cfg.trainer.micro_batch_rows,
+            passes=to_plain(self.passes),
+        )
         parents = [] if beginning is None else [beginning.fingerprint]
         self.foundation_id = fingerprint([result_settings, self.corpus.fingerprint, *parents])
         self.batches = make_batches(cfg, self.corpus)
@@ -94,7 +119,6 @@ class Session:
         self.fresh_heads = [] if beginning is None else load_beginning(self.objective, beginning)
         self.state = make_state(cfg, self.objective, device, self.total_steps)
         self.held_out = make_held_out(cfg, self.objective, self.corpus)
-        self.checkpoints = Checkpoints(run.path / "checkpoints", cfg.trainer.keep)
         self.tokens, self.trained_seconds, self.last_eval = 0, 0.0, dict[str, float]()
         self.window_tokens, self.window_seconds, self.window_wait = 0, 0.0, 0.0
         if self.checkpoints.steps():
@@ -135,7 +159,7 @@ class Session:
         )
         ended_well = False
         try:
-            self._say_what_is_run()
+            announce(self)
             with (
                 StopRequest() as self.stop,
                 Profile(self.run.path / "profile", cfg.trainer.profile_steps, self.logger.say) as self.profile,
@@ -242,41 +266,8 @@ class Session:
             }
         )
 
-    def _say_what_is_run(self) -> None:
-        n_parameters = sum(parameter.numel() for parameter in self.objective.parameters())
-        batches = self.cfg.batches
-        rows = (
-            f"{batches.rows_per_step}"
-            if batches.ramp_from is None
-            else f"{batches.ramp_from} to {batches.rows_per_step}"
-        )
-        epochs = self.total_steps * batches.mean_rows / len(self.batches)
-        self.logger.say(
-            f"{self.cfg.name}: {self.corpus.manifest['train']['tokens']:,} training tokens, unigram entropy "
-            f"{self.unigram_nats:.2f} nats; {n_parameters:,} parameters; steps {self.state.step} to {self.total_steps} of "
-            f"{rows} rows ({epochs:.3g} epochs), on {self.device.type} in {self.cfg.trainer.precision.value}, {self.passes}"
-        )
-        if self.beginning is not None:
-            shape, name = self.beginning.model, self.beginning.info.get("name", self.cfg.init)
-            drawn = f"; heads drawn anew: {', '.join(self.fresh_heads)}" if self.fresh_heads else ""
-            self.logger.say(
-                f"it began with {name} ({self.beginning.fingerprint}): {shape.layers} layers of {shape.width}, "
-                f"{shape.vocab_size:,} entries, whatever else model and tokenizer say{drawn}"
-            )
-        if (unknown := self.corpus.manifest.get("unknown_share", 0.0)) > _MUCH_UNKNOWN:
-            self.logger.say(
-                f"warning: {unknown:.1%} of the training tokens are [UNK], in place of characters that the tokenizer does not "
-                "know: give it a larger tokenizer.vocab_size, or take tokenizer=bpe_8k or bpe_32k, which spell everything"
-            )
-        if distributed.world_size() > 1 and max(self.cfg.model.dropout, self.cfg.model.attention_dropout) > 0:
-            self.logger.say(
-                f"dropout is drawn per rank: the number of ranks ({distributed.world_size()}) is part of the result"
-            )
-
     def _say_how_to_go_on(self) -> None:
         self.run.close("stopped when asked to")
-        words = [word for word in sys.argv[1:] if not word.startswith("resume=")]
         self.logger.say(
-            f"stopped after step {self.state.step} of {self.total_steps}, and saved; go on with:\n"
-            f"  python -m foundation.pretrain {shlex.join([*words, 'resume=true'])}"
+            f"stopped after step {self.state.step} of {self.total_steps}, and saved; go on with:\n  {command_to_go_on()}"
         )

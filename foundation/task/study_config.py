@@ -170,7 +170,8 @@ class FinetuneConfig:
 
     def check(self) -> None:
         """Raise UserError with all problems that can be seen before any work is done."""
-        found = self.task.problems() + self.sharing.problems()
+        rooms = (self.task, self.sharing, self.optim, self.schedule, self.trainer, self.logger)
+        found = [problem for room in rooms for problem in room.problems()]
         found += [
             f"{name}={getattr(self, name)} must be at least {least}"
             for names, least in ((("seeds", "epochs", "batch_rows", "n_subsets", "jobs"), 1), (_NOT_NEGATIVE, 0))

@@ -3,6 +3,7 @@
 Training waits for a copy in memory; a thread writes it to the disk while it goes on.
 """
 
+import errno
 import os
 import re
 import shutil
@@ -24,11 +25,17 @@ _NAME = re.compile(r"step-(\d+)")
 
 
 def save_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str] | None = None) -> None:
-    """Write tensors and flush them to the disk; the caller sees to the atomicity."""
+    """Write tensors and flush them to the disk; the caller sees to the atomicity. Raises OSError where the disk refuses."""
     whole = {name: tensor.detach().contiguous().cpu() for name, tensor in tensors.items()}
     path.touch()
     mode = path.stat().st_mode  # what the user's umask allows: the library's own files can be read by nobody else
-    save_file(whole, path, metadata)
+    try:
+        save_file(whole, path, metadata)
+    except SafetensorError as error:
+        # The system's error, as the library tells it: "I/O error: No space left on device (os error 28)".
+        code = re.search(r"\(os error (\d+)\)", str(error))
+        number = int(code[1]) if code else errno.EIO
+        raise OSError(number, os.strerror(number) if code else str(error), str(path)) from None
     path.chmod(mode)
     with path.open("rb") as file:
         os.fsync(file.fileno())
@@ -74,7 +81,7 @@ def load_into(module: nn.Module, tensors: dict[str, Tensor], source: str) -> Key
 
 
 class Checkpoints:
-    """The checkpoints of a run, `step-00000100/{model.safetensors, optim.safetensors, state.json}`; the last `keep` stay.
+    """The checkpoints of a run, `step-00000100/{model.safetensors, optim.safetensors, state.json}`; the last `keep` stay, 0: all.
 
     As a context manager it waits for what is being written.
     """
@@ -140,7 +147,7 @@ class Checkpoints:
                     save_tensors(path, tensors)
                     checksums[path.name] = checksum_file(path)
                 write_json(folder / "state.json", {**state, "step": step, "checksums": checksums})
-        except (OSError, SafetensorError) as error:
+        except OSError as error:
             kept = self.steps()
             good = (
                 f"the checkpoint of step {kept[-1]} is untouched: resume=true goes on from it"
@@ -148,9 +155,9 @@ class Checkpoints:
                 else "there is no earlier one"
             )
             raise UserError(
-                f"could not save the checkpoint of step {step} in {self.folder} ({error}); {good}"
+                f"could not save the checkpoint of step {step} in {self.folder} ({error.strerror}); {good}"
             ) from error
-        for old in self.steps()[: -self.keep]:
+        for old in self.steps()[: -self.keep] if self.keep else []:
             shutil.rmtree(self.path(old))
 
     def load_last(self) -> "LoadedCheckpoint":

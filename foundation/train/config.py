@@ -1,7 +1,34 @@
 """How to step: optimizers, schedules, and the settings that change speed only."""
 
+import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
+
+
+def _refused(settings: object, room: str, allowed: str, fits: Callable[[float], bool], *names: str) -> list[str]:
+    """A sentence for each of the settings that does not fit. fits: says no to nan, as comparisons do."""
+    return [
+        f"{room}.{name}={getattr(settings, name)} must be {allowed}"
+        for name in names
+        if not fits(getattr(settings, name))
+    ]
+
+
+def _is_share(value: float) -> bool:
+    return 0 <= value <= 1
+
+
+def _is_below_1(value: float) -> bool:
+    return 0 <= value < 1
+
+
+def _is_not_negative(value: float) -> bool:
+    return 0 <= value < math.inf
+
+
+def _is_positive(value: float) -> bool:
+    return 0 < value < math.inf
 
 
 @dataclass(kw_only=True, slots=True)
@@ -9,6 +36,10 @@ class OptimConfig:
     """What all optimizers share: gradients above clip_norm (L2, all parameters together) are scaled down to it; 0 = never."""
 
     clip_norm: float = 1.0
+
+    def problems(self, room: str = "optim") -> list[str]:
+        """What cannot work, one sentence each. room: where these settings are."""
+        return _refused(self, room, "at least 0, which never clips", lambda norm: norm >= 0, "clip_norm")
 
 
 @dataclass(kw_only=True, slots=True)
@@ -24,6 +55,14 @@ class AdamWConfig(OptimConfig):
     eps: float = 1e-8
     weight_decay: float = 0.01
 
+    def problems(self, room: str = "optim") -> list[str]:
+        """What cannot work, one sentence each. room: where these settings are."""
+        # Not super(): a slotted dataclass is made anew, and the bare super() would still mean the old class.
+        found = OptimConfig.problems(self, room)
+        found += _refused(self, room, "finite and at least 0", _is_not_negative, "lr", "weight_decay")
+        found += _refused(self, room, "in [0, 1)", _is_below_1, "beta1", "beta2")
+        return found + _refused(self, room, "above 0", _is_positive, "eps")
+
 
 @dataclass(kw_only=True, slots=True)
 class MuonConfig(OptimConfig):
@@ -36,6 +75,13 @@ class MuonConfig(OptimConfig):
     momentum: float = 0.95
     muon_weight_decay: float = 0.01
     adamw: AdamWConfig
+
+    def problems(self, room: str = "optim") -> list[str]:
+        """What cannot work, one sentence each. room: where these settings are."""
+        found = OptimConfig.problems(self, room)
+        found += _refused(self, room, "finite and at least 0", _is_not_negative, "muon_lr", "muon_weight_decay")
+        found += _refused(self, room, "in [0, 1)", _is_below_1, "momentum")
+        return found + self.adamw.problems(f"{room}.adamw")
 
 
 class Shape(str, Enum):
@@ -54,6 +100,18 @@ class ScheduleConfig:
     warmup_share: float = 0.1
     decay_share: float = 0.5
     final: float = 0.0
+
+    def problems(self) -> list[str]:
+        """What cannot work, one sentence each."""
+        found = _refused(self, "schedule", "in [0, 1]", _is_share, "warmup_share", "decay_share", "final")
+        # Shares such as 0.9 and 0.1 may be a rounding above 1 together.
+        is_over = round(self.warmup_share + self.decay_share, 9) > 1
+        if not found and self.shape is Shape.stable_decay and is_over:
+            found.append(
+                f"schedule.warmup_share={self.warmup_share} and decay_share={self.decay_share} are more than all steps: the rate "
+                "would jump between them; lower one, so that they sum to at most 1"
+            )
+        return found
 
 
 class Precision(str, Enum):
@@ -77,14 +135,20 @@ class DeviceConfig:
     precision: Precision = Precision.fp32
     threads: int = 0
 
+    def problems(self) -> list[str]:
+        """What cannot work, one sentence each."""
+        return _refused(self, "trainer", "at least 0, which leaves the choice to torch", _is_not_negative, "threads")
+
 
 @dataclass(kw_only=True, slots=True)
 class TrainerConfig(DeviceConfig):
-    """May change speed, never the result beyond rounding.
+    """May change speed, and not the result beyond rounding; but where there is dropout, its masks: these are drawn for each rank
+    and micro-batch, on the device.
 
     micro_batch_rows: sequences per forward pass on a rank, 0 = all of the rank's rows. compile: torch.compile the parts of a
     step; null: in pretraining on a GPU in bf16, where minutes of steps repay half a minute of compiling. eval_rows: held-out
-    sequences per evaluation. keep: checkpoints. profile_steps: to be measured operator by operator, after a warm-up.
+    sequences per evaluation. eval_every_steps, save_every_steps: 0 = at the end only. keep: so many of the last checkpoints,
+    0 = all. profile_steps: to be measured operator by operator, after a warm-up.
     """
 
     micro_batch_rows: int = 0
@@ -94,3 +158,12 @@ class TrainerConfig(DeviceConfig):
     save_every_steps: int = 200
     keep: int = 2
     profile_steps: int = 0
+
+    def problems(self) -> list[str]:
+        """What cannot work, one sentence each."""
+        found = DeviceConfig.problems(self)
+        found += _refused(self, "trainer", "at least 0", _is_not_negative, *_NOT_NEGATIVE)
+        return found + _refused(self, "trainer", "at least 1", _is_positive, "eval_rows")
+
+
+_NOT_NEGATIVE = ("micro_batch_rows", "eval_every_steps", "save_every_steps", "keep", "profile_steps")

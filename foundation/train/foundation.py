@@ -1,7 +1,6 @@
 """The foundation: what pretraining leaves and every task takes. `final/` = weights, shape, tokenizer, card."""
 
 import os
-import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -100,10 +99,8 @@ def _encoder_fingerprint(state: dict[str, Tensor]) -> str:
 def _write(
     folder: Path, state: dict[str, Tensor], tokenizer: Tokenizer | None, content: dict[str, Any], card: str
 ) -> None:
-    if folder.exists():
-        shutil.rmtree(folder)
     try:
-        with folder_in_progress(folder) as partial:
+        with folder_in_progress(folder, replace=True) as partial:
             save_tensors(partial / "model.safetensors", state)
             if tokenizer is not None:
                 tokenizer.save(partial / "tokenizer.json")
@@ -112,7 +109,8 @@ def _write(
             write_json(partial / "config.json", content)
     except OSError as error:
         raise UserError(
-            f"could not write {folder} ({os.strerror(error.errno or 0)}); the checkpoints are untouched: resume=true tries again"
+            f"could not write {folder} ({error.strerror}): make room there and give the same command again; a pretraining "
+            "goes on from its last checkpoint, with resume=true"
         ) from error
 
 

@@ -94,7 +94,7 @@ class HeldOut:
 
 
 def _sum_scores_over_ranks(scores: Scores, state: TrainState) -> Scores:
-
     names = list(Scores.__slots__)
-    sums = sum_over_ranks(torch.tensor([float(getattr(scores, name)) for name in names], device=state.device))
+    own = torch.tensor([getattr(scores, name) for name in names], dtype=torch.float64, device=state.device)
+    sums = sum_over_ranks(own)
     return Scores(*(value if "loss" in name else int(value) for name, value in zip(names, sums.tolist(), strict=True)))

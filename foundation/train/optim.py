@@ -206,7 +206,7 @@ class Updater:
         }
 
     def load_state_tensors(self, tensors: dict[str, Tensor]) -> None:
-        """Put back what state_tensors gave."""
+        """Put back what state_tensors gave, in the parameters' precision: a resumed run may have another."""
         parameters = {self.names[id(p)]: p for p in self._parameters}
         for optimizer in self.optimizers:
             optimizer.state.clear()
@@ -214,4 +214,7 @@ class Updater:
             number, name, key = full_name.split("/")
             if name not in parameters or int(number) >= len(self.optimizers):
                 raise UserError(f"the checkpoint's optimizer remembers {name}, which this model does not have")
-            self.optimizers[int(number)].state[parameters[name]][key] = value.to(parameters[name].device)
+            parameter = parameters[name]
+            # AdamW counts its steps in float32, whatever the weights are in.
+            dtype = value.dtype if key == "step" else parameter.dtype
+            self.optimizers[int(number)].state[parameter][key] = value.to(parameter.device, dtype)

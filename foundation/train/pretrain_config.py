@@ -55,6 +55,8 @@ class PretrainConfig:
                 part.check()
             except UserError as error:
                 problems.append(str(error))
+        for room in (self.optim, self.schedule, self.trainer, self.logger):
+            problems += room.problems()
         if self.batches.seq_len > self.model.max_seq_len:
             problems.append(
                 f"batches.seq_len={self.batches.seq_len} is beyond the model's positions (model.max_seq_len="

@@ -46,6 +46,7 @@ d.barrier()
 report = dict(
     rank=d.rank(), world=d.world_size(), main=d.is_main(), mine=mine.tolist(), total=total.tolist(), seen=seen,
     any=[d.any_over_ranks(d.rank() == 1), d.any_over_ranks(False)], failure=failure, went_on=went_on, run_id=run_id,
+    launcher=d.launcher(),
 )
 (folder / f"report{d.rank()}.json").write_text(json.dumps(report))
 d.shutdown()
@@ -77,6 +78,16 @@ def reports(tmp_path_factory):
 
 def test_two_processes_know_their_places(reports):
     assert [(report["rank"], report["world"], report["main"]) for report in reports] == [(0, 2, True), (1, 2, False)]
+
+
+def test_two_processes_are_started_again_as_two(reports):
+    assert [report["launcher"] for report in reports] == [["torchrun", "--nproc-per-node", "2"]] * 2
+
+
+def test_several_machines_are_told_apart_from_several_processes_on_one(monkeypatch):
+    monkeypatch.setattr(distributed, "world_size", lambda: 16)
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "8")
+    assert distributed.launcher() == ["torchrun", "--nnodes", "2", "--nproc-per-node", "8"]
 
 
 def test_a_sum_over_ranks_is_the_same_everywhere_and_not_in_place(reports):
@@ -112,6 +123,7 @@ def test_one_process_needs_no_group(monkeypatch):
     distributed.setup("cpu")
     assert (distributed.rank(), distributed.world_size(), distributed.is_main()) == (0, 1, True)
     assert (distributed.any_over_ranks(True), distributed.any_over_ranks(False)) == (True, False)
+    assert distributed.launcher() == ["python"]
     distributed.barrier()
     with distributed.main_first():
         pass

@@ -1,3 +1,4 @@
+import os
 import random
 import resource
 import subprocess
@@ -112,6 +113,61 @@ def test_a_folder_that_exists_is_not_replaced(tmp_path):
         (folder / "a").write_text("1")
     assert names(tmp_path) == ["final"]
     assert names(tmp_path / "final") == ["kept"]
+
+
+def test_what_a_killed_process_left_goes_and_what_another_is_at_stays(tmp_path):
+    others = [".final.old.0123abcd.partial", ".other.0123abcd.partial"]
+    with folder_in_progress(tmp_path / "final", replace=True) as mine:
+        for name in (*others, ".final.0123abcd.partial"):
+            (tmp_path / name / "deep").mkdir(parents=True)  # no process holds it
+        with folder_in_progress(tmp_path / "final") as theirs:
+            assert names(tmp_path) == sorted([*others, mine.name, theirs.name])
+    assert names(tmp_path) == [*others, "final"]
+
+
+def test_a_partial_folder_is_let_go_of_by_a_kill(tmp_path):
+    script = """
+import os, signal, sys
+from pathlib import Path
+from foundation.core.files import folder_in_progress
+with folder_in_progress(Path(sys.argv[1]) / "final") as folder:
+    (folder / "large").touch()
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+    subprocess.run([sys.executable, "-c", script, str(tmp_path)])
+    assert len(names(tmp_path)) == 1
+    with folder_in_progress(tmp_path / "final"):
+        pass
+    assert names(tmp_path) == ["final"]
+
+
+def test_a_folder_is_replaced_where_that_is_asked_for_and_only_by_a_whole_one(tmp_path, monkeypatch):
+    def write(content, fails=None):
+        with folder_in_progress(tmp_path / "final", replace=True) as folder:
+            (folder / content).touch()
+            assert content == "old" or names(tmp_path / "final") == ["old"]
+            if fails:
+                raise fails
+
+    write("old")
+    with pytest.raises(OSError, match="full"):
+        write("new", fails=OSError("full"))
+    assert names(tmp_path) == ["final"] and names(tmp_path / "final") == ["old"]
+
+    rename = os.rename
+
+    def refuse_the_new(source, target):
+        if target == tmp_path / "final" and (source / "new").exists():
+            raise OSError("full")
+        rename(source, target)
+
+    monkeypatch.setattr(os, "rename", refuse_the_new)
+    with pytest.raises(OSError, match="full"):
+        write("new")
+    monkeypatch.undo()
+    assert names(tmp_path) == ["final"] and names(tmp_path / "final") == ["old"]
+    write("new")
+    assert names(tmp_path) == ["final"] and names(tmp_path / "final") == ["new"]
 
 
 def test_json_comes_back_as_it_went(tmp_path):

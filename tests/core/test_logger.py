@@ -1,6 +1,7 @@
 import io
 import json
 import math
+import subprocess
 import sys
 
 import numpy as np
@@ -108,6 +109,27 @@ def test_damage_in_the_middle_is_named(tmp_path):
     (tmp_path / "metrics.jsonl").write_text('{"step": 1}\n{"st\n{"step": 3}\n')
     with pytest.raises(UserError, match=r"line 2 of .*metrics\.jsonl is not valid JSON"):
         logger(tmp_path, start_step=3)
+
+
+def test_what_a_full_disk_refused_is_not_told_again_at_the_end(tmp_path):
+    """A limit on the size of files makes a write fail as a full disk does."""
+    script = """
+import resource, signal, sys
+from pathlib import Path
+from foundation.core.config import LoggerConfig
+from foundation.core.logger import Logger
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+log = Logger(Path(sys.argv[1]), LoggerConfig(), total_steps=9, start_step=0, wandb_run=None, description="x")
+resource.setrlimit(resource.RLIMIT_FSIZE, (10, 10))
+try:
+    log.log(1, {"train/loss": 1.0})
+except OSError as error:
+    print("told", error.strerror)
+log.close()
+print("closed")
+"""
+    done = subprocess.run([sys.executable, "-c", script, str(tmp_path)], capture_output=True, text=True)
+    assert done.stdout.splitlines() == ["told File too large", "closed"], done.stderr
 
 
 def test_numbers_are_due_at_the_interval_and_at_the_end(tmp_path):

@@ -1,3 +1,4 @@
+import errno
 import json
 import os
 import signal
@@ -7,6 +8,7 @@ import sys
 import pytest
 import yaml
 
+from foundation.core import run as core_run
 from foundation.core.errors import UserError
 from foundation.core.run import open_run, peak_memory_bytes, run_exists
 
@@ -205,6 +207,20 @@ def test_an_error_is_noted_as_the_end_of_the_session(tmp_path):
     with pytest.raises(KeyboardInterrupt), start(tmp_path / "small"):
         raise KeyboardInterrupt
     assert record_at(tmp_path / "small")["sessions"][0]["ended"] == "stopped by KeyboardInterrupt"
+
+
+def test_a_full_disk_does_not_replace_what_ended_the_session(tmp_path, monkeypatch):
+    def refuse(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    run, other = start(tmp_path / "small"), start(tmp_path / "other")
+    monkeypatch.setattr(core_run, "write_json", refuse)
+    with pytest.raises(KeyError, match="this is what the user should hear of"), run:
+        raise KeyError("this is what the user should hear of")
+    with pytest.raises(OSError, match="No space left"), other:
+        pass
+    monkeypatch.undo()
+    start(tmp_path / "small", resume=True).close()  # and the folder was let go of
 
 
 def test_damaged_settings_are_named(tmp_path):

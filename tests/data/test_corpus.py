@@ -303,14 +303,24 @@ def test_an_interruption_of_the_document_stream_leaves_nothing(tmp_path):
     assert names(tmp_path) == []
 
 
-def test_litter_of_a_killed_preparation_does_no_harm(tmp_path):
+@pytest.mark.parametrize("has_manifest", [False, True])
+def test_litter_of_a_killed_preparation_does_no_harm_and_goes(tmp_path, has_manifest):
     path = made(tmp_path, texts()).path
     litter = path.with_name(f".{path.name}.0123abcd.partial")
-    shutil.copytree(path, litter)
-    (litter / "manifest.json").unlink()
-    shutil.rmtree(path)
+    path.rename(litter)
+    if not has_manifest:
+        (litter / "manifest.json").unlink()
     data = DataConfig(files=[str(tmp_path / "text.txt")], held_out=0.2)
     assert prepare(data, BPE, tmp_path / "cache", progress=False).path == path
+    assert names(tmp_path / "cache") == [path.name]
+
+
+def test_a_killed_preparation_is_not_taken_for_the_corpus_of_a_touched_file(tmp_path):
+    path = made(tmp_path, texts()).path
+    path.rename(path.with_name(f".{path.name}.0123abcd.partial"))
+    os.utime(tmp_path / "text.txt", (1, 1))
+    data = DataConfig(files=[str(tmp_path / "text.txt")], held_out=0.2)
+    assert not prepare(data, BPE, tmp_path / "cache", progress=False).path.name.startswith(".")
 
 
 def test_preparations_at_once_all_get_the_same_whole_corpus(tmp_path):

@@ -10,12 +10,15 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors import SafetensorError
 from torch import nn
 
 from foundation.core.errors import UserError
 from foundation.core.files import read_json, write_json
 from foundation.train import checkpoint
 from foundation.train.checkpoint import Checkpoints, load_into, weights_fingerprint
+from foundation.train.foundation import save_foundation
+from tests.builders import bert_config
 
 TENSORS = {"a": torch.arange(6.0).reshape(2, 3), "b": torch.tensor(3)}
 
@@ -42,7 +45,8 @@ def test_weights_can_be_read_by_whom_the_umask_allows(tmp_path: Path) -> None:
 
 
 def test_only_the_last_ones_stay(tmp_path: Path) -> None:
-    assert saved(tmp_path, 1, 2, 3, 4, keep=2).steps() == [3, 4]
+    assert saved(tmp_path / "two", 1, 2, 3, 4, keep=2).steps() == [3, 4]
+    assert saved(tmp_path / "all", 1, 2, 3, 4, keep=0).steps() == [1, 2, 3, 4]
 
 
 @pytest.mark.parametrize("name", ["model.safetensors", "optim.safetensors"])
@@ -124,6 +128,21 @@ def test_weights_of_another_model_are_refused() -> None:
 def test_key_report_counts() -> None:
     report = load_into(nn.Linear(2, 2), {"weight": torch.ones(2, 2), "bias": torch.ones(2), "x": torch.ones(1)}, "it")
     assert (report.loaded, report.missing, report.unexpected) == (2, (), ("x",))
+
+
+def test_a_foundation_that_cannot_be_written_leaves_the_old_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: Any) -> None:
+        raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
+
+    (tmp_path / "final").mkdir()
+    (tmp_path / "final" / "card.md").write_text("the old one")
+    monkeypatch.setattr(checkpoint, "save_file", refuse)
+    with pytest.raises(UserError, match=r"could not write .*final \(No space left on device\): make room there"):
+        save_foundation(tmp_path / "final", {"encoder.a": TENSORS["a"]}, bert_config(), None, {}, "{fingerprint}")
+    assert [path.name for path in tmp_path.iterdir()] == ["final"]
+    assert (tmp_path / "final" / "card.md").read_text() == "the old one"
 
 
 def test_full_disk_leaves_the_previous_checkpoint(tmp_path: Path) -> None:

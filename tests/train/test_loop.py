@@ -17,7 +17,7 @@ from foundation.data.config import BatchesConfig
 from foundation.model.config import ModelConfig
 from foundation.objective.config import MaskingConfig, MaskUnit, ObjectiveConfig, SentenceTask
 from foundation.objective.next_sentence import pairs_for
-from foundation.objective.pretraining import PretrainingObjective
+from foundation.objective.pretraining import PretrainingObjective, Scores
 from foundation.train.config import AdamWConfig, Precision, ScheduleConfig, Shape, TrainerConfig
 from foundation.train.held_out import HeldOut
 from foundation.train.loop import StepReport, TrainState, compiles, train, train_step
@@ -202,6 +202,16 @@ def test_evaluation_does_not_depend_on_training_masks_and_leaves_no_trace() -> N
     assert HeldOut(objective, table(seed=5), seq_len=40, rows=64).metrics(state) == before
     assert before["eval/nsp_accuracy_low"] < before["eval/nsp_accuracy"] < before["eval/nsp_accuracy_high"]
     assert 4 < before["eval/mlm_loss"] < 5.5
+
+
+def test_sums_of_an_examination_are_not_rounded_to_float32(monkeypatch: pytest.MonkeyPatch) -> None:
+    objective = objective_of(SentenceTask.none)
+    examination = HeldOut(objective, table(seed=5), seq_len=40, rows=1)
+    # More hits than float32 can count one by one, and a loss that it would round.
+    exact = Scores(mlm_loss=0.1, mlm_hits=2**24 + 1, mlm_targets=2**25)
+    monkeypatch.setattr(PretrainingObjective, "score", lambda *_: exact)
+    found = examination.metrics(state_of(objective))
+    assert found == {"eval/mlm_loss": 0.1 / 2**25, "eval/mlm_accuracy": (2**24 + 1) / 2**25}
 
 
 def test_two_processes_equal_one(tmp_path: Path) -> None:

@@ -182,6 +182,25 @@ def test_nan_in_a_weight_stops_the_run_with_an_explanation(waits: bool) -> None:
     assert updater.skipped == (lost, lost)
 
 
+@pytest.mark.parametrize("cfg", [ADAMW, MUON], ids=["adamw", "muon"])
+@pytest.mark.parametrize(("before", "after"), [(torch.float32, torch.float64), (torch.float64, torch.float32)])
+def test_what_was_saved_in_another_precision_is_gone_on_with(
+    cfg: OptimConfig, before: torch.dtype, after: torch.dtype
+) -> None:
+    first, second = Net().to(before), Net().to(after)
+    saved = Updater(first, cfg, FLAT, 10)
+    run(first, saved, steps=5)
+    second.load_state_dict(first.state_dict())
+    resumed = Updater(second, cfg, FLAT, 10)
+    resumed.load_state_tensors({name: value.clone() for name, value in saved.state_tensors().items()})
+    for net, updater in ((first, saved), (second, resumed)):
+        run(net, updater, steps=3)
+    steps = {name: value for name, value in resumed.state_tensors().items() if name.endswith("/step")}
+    assert steps and all(value.dtype is torch.float32 and value == 8 for value in steps.values())
+    for name, parameter in second.named_parameters():
+        torch.testing.assert_close(parameter, first.get_parameter(name).to(after), rtol=1e-2, atol=1e-3, msg=name)
+
+
 def test_linear_schedule_equals_torchs() -> None:
     """Against torch's LambdaLR-free pieces: linear warm-up to 1 over 10 steps, then linear to 0 over 90."""
     cfg = ScheduleConfig(shape=Shape.linear, warmup_share=0.1)
