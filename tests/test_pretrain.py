@@ -168,6 +168,11 @@ def test_a_run_folder_is_never_overwritten(runs: Path) -> None:
 def test_resuming_a_finished_run_says_so(runs: Path) -> None:
     done = run(runs, "resume=auto")
     assert done.returncode == 0 and "is finished" in done.stdout
+    here(runs, "resume=true", "trainer.threads=2")
+    with pytest.raises(
+        UserError, match=r"is finished, under other settings than these:\n  seed: 0 → 7\nGive them their"
+    ):
+        here(runs, "resume=auto", "seed=7")
 
 
 def steps_logged(path: Path) -> int:
@@ -238,7 +243,7 @@ def test_a_stop_signal_finishes_the_step_saves_and_says_how_to_go_on(runs: Path,
         time.sleep(0.05)
     process.send_signal(number)
     out, err = process.communicate(timeout=60)
-    assert process.returncode == 0, err
+    assert process.returncode == 128 + number, err  # so that what would fine-tune it does not begin
     assert "and saved; go on with:" in out and "resume=true" in out
     assert len(list((runs / name / "checkpoints").iterdir())) == 1
 
@@ -278,6 +283,8 @@ def test_resuming_under_a_changed_result_setting_is_refused_with_the_difference(
     shutil.rmtree(runs / "changed" / "final")
     with pytest.raises(UserError, match=r"batches\.rows_per_step: 16 → 8"):
         here(runs, "name=changed", "steps=3", "resume=true", "batches.rows_per_step=8")
+    with pytest.raises(UserError, match=r"trainer\.precision: fp32 → fp64"):
+        here(runs, "name=changed", "steps=3", "resume=true", "trainer.precision=fp64")
     here(runs, "name=changed", "steps=3", "resume=true", "trainer.micro_batch_rows=4")
     assert (runs / "changed" / "final" / "card.md").is_file()
 

@@ -139,7 +139,7 @@ class BenchConfig:
             f"{name}={getattr(self, name)} must be positive"
             for name in ("rounds", "round_seconds")
             if getattr(self, name) <= 0
-        ]
+        ] + self.trainer.problems()
         if "/" in self.name or not self.name:
             found.append(f"name={self.name} must be the name of a folder")
         names = self.case_names()

@@ -61,12 +61,16 @@ class Pace:
 
 
 class StopRequest(AbstractContextManager["StopRequest"]):
-    """Inside the block, Ctrl-C and SIGTERM only leave a note, so that the step can be finished; a second Ctrl-C stops at once."""
+    """Inside the block, Ctrl-C and SIGTERM only leave a note, so that the step can be finished; a second Ctrl-C stops at once.
+
+    status: what a program that was stopped so exits with, as a shell has it; a rank that heard of it from another has SIGTERM's.
+    """
 
     _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
     def __init__(self) -> None:
         self._asked = False
+        self.status = 128 + signal.SIGTERM
 
     def __enter__(self) -> "StopRequest":
         self._before = {number: signal.signal(number, self._note) for number in self._SIGNALS}
@@ -79,7 +83,7 @@ class StopRequest(AbstractContextManager["StopRequest"]):
     def _note(self, number: int, frame: FrameType | None) -> None:
         if self._asked and number == signal.SIGINT:
             raise KeyboardInterrupt
-        self._asked = True
+        self._asked, self.status = True, 128 + number
 
     def is_set(self) -> bool:
         """Whether any rank was asked to stop: all of them then do."""

@@ -28,6 +28,7 @@ from foundation.core.run_settings import ABSENT, differences, is_within, read_co
 
 CONFIG_FILE, RUN_FILE, DIFF_FILE, LOCK_FILE = "config.yaml", "run.json", "diff.patch", ".lock"
 _FINISHED = "finished"
+_MOST_LISTED = 12  # settings that differ, in a message
 Plain: TypeAlias = dict[str, Any]
 
 
@@ -215,11 +216,10 @@ def _continued(path: Path, config: Plain, speed_only: frozenset[str], command: l
     if forbidden and _left_nothing(path):
         return _started(path, config, command)
     if forbidden:
-        lines = "\n".join(f"  {key}: {shown(old)} → {shown(new)}" for key, (old, new) in sorted(forbidden.items()))
         has_newer = any(old is ABSENT for old, _ in forbidden.values())
         newer = " (what is absent there is newer than the run: the version in its run.json goes on with it)" * has_newer
         raise UserError(
-            f"cannot resume {path}: these settings change the result and differ from its {CONFIG_FILE}:\n{lines}\n"
+            f"cannot resume {path}: these settings change the result and differ from its {CONFIG_FILE}:\n{_listed(forbidden)}\n"
             f"Give them their old values{newer}, or start a new run under another {name}=."
         )
     record: Plain = read_json(path / RUN_FILE)
@@ -232,6 +232,24 @@ def _continued(path: Path, config: Plain, speed_only: frozenset[str], command: l
     record["sessions"].append(session)
     write_json(path / RUN_FILE, record)
     return record
+
+
+def refuse_other_settings(path: Path, config: Plain, speed_only: frozenset[str]) -> None:
+    """Raise UserError where a finished run was made under other settings than these; what is newer than it is passed over."""
+    changed = differences(read_config(path / CONFIG_FILE), yaml.safe_load(to_yaml(config)))
+    told = {k: pair for k, pair in changed.items() if not is_within(k, speed_only) and pair[0] is not ABSENT}
+    if told:
+        raise UserError(
+            f"{path} is finished, under other settings than these:\n{_listed(told)}\n"
+            "Give them their old values to keep it, or start a new run under another name=."
+        )
+
+
+def _listed(changed: dict[str, tuple[Any, Any]]) -> str:
+    """A line each, up to _MOST_LISTED of them."""
+    lines = [f"  {key}: {shown(old)} → {shown(new)}" for key, (old, new) in sorted(changed.items())]
+    more = [f"  and {len(lines) - _MOST_LISTED} more"] if len(lines) > _MOST_LISTED else []
+    return "\n".join([*lines[:_MOST_LISTED], *more])
 
 
 def _origin(path: Path, session: int) -> dict[str, Any]:

@@ -90,5 +90,5 @@ class EvaluateConfig:
 
     def check(self) -> None:
         """Raise UserError with every problem at once."""
-        if found := self.evaluation.problems():
+        if found := self.evaluation.problems() + self.trainer.problems():
             raise UserError("; ".join(found))

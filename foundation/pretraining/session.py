@@ -14,7 +14,7 @@ from foundation.core.files import fingerprint, is_full_disk
 from foundation.core.logger import Logger
 from foundation.core.memory import keep_freed_memory
 from foundation.core.plain import to_plain
-from foundation.core.run import Run, open_run, peak_memory_bytes, run_exists
+from foundation.core.run import Run, open_run, peak_memory_bytes, refuse_other_settings, run_exists
 from foundation.core.wandb_log import start_wandb
 from foundation.model import native
 from foundation.model.flops import flops_per_token
@@ -69,16 +69,19 @@ def _run(cfg: PretrainConfig, settings: dict[str, Any], device: torch.device) ->
     path = Path(cfg.runs_dir) / cfg.name
     resume = cfg.resume.lower() == "true" or (cfg.resume.lower() == "auto" and run_exists(path))
     if resume and (path / "final" / "config.json").is_file():
+        refuse_other_settings(path, settings, SPEED_ONLY)
         print(f"{path} is finished: its foundation is in {path / 'final'}")
         return
     command = [*distributed.launcher(), "-m", "foundation.pretrain", *sys.argv[1:]]
     try:
         with open_run(path, settings, resume=resume, speed_only=SPEED_ONLY, command=command) as run:
-            Session(cfg, settings, run, device, beginning).run_to_end()
+            status = Session(cfg, settings, run, device, beginning).run_to_end()
     except OSError as error:
         if is_full_disk(error) and run_exists(path):
             raise full_disk(error, path) from error
         raise
+    if status:
+        sys.exit(status)  # what is behind it on a command line, `&& …finetune`, wants a foundation
 
 
 class Session:
@@ -97,8 +100,9 @@ class Session:
         self.corpus = make_corpus(cfg)
         self.unigram_nats = float(self.corpus.manifest["unigram_entropy_nats"])
         self.checkpoints = Checkpoints(run.path / "checkpoints", cfg.trainer.keep)
-        take_corpus(run, self.corpus, has_checkpoint=bool(self.checkpoints.steps()))
-        result_settings = {key: value for key, value in settings.items() if key not in SPEED_ONLY}
+        take_corpus(run, self.corpus, beginning, has_checkpoint=bool(self.checkpoints.steps()))
+        not_the_result = {name.partition(".")[0] for name in SPEED_ONLY}
+        result_settings = {key: value for key, value in settings.items() if key not in not_the_result}
         self.passes = native.passes(device, bf16=cfg.trainer.precision is Precision.bf16)
         run.note(
             ranks=distributed.world_size(),
@@ -137,8 +141,8 @@ class Session:
         self.state.step, self.tokens = loaded.state["step"], loaded.state["tokens"]
         self.trained_seconds, self.last_eval = loaded.state["seconds"], loaded.state["last_eval"]
 
-    def run_to_end(self) -> None:
-        """Train, then write `final/` and the plots; stopped early, say how to go on."""
+    def run_to_end(self) -> int:
+        """Train, then write `final/` and the plots; stopped early, say how to go on. Returns the exit status: 0 when finished."""
         cfg = self.cfg
         self.wandb = start_wandb(
             cfg.logger,
@@ -184,6 +188,7 @@ class Session:
         finally:
             self.logger.close()
             self.wandb.finish(ended_well=ended_well)
+        return 0 if self.state.step == self.total_steps else self.stop.status
 
     def _on_event(self, state: TrainState, report: StepReport) -> bool:
         """After every step: log, evaluate, save, stop; each decides by the step."""

@@ -53,7 +53,7 @@ class PredictConfig:
     def check(self) -> None:
         """Raise UserError with all problems that can be seen before any work is done."""
         as_list(self.run)
-        refuse(at_least_one(self, "batch_tokens", "chunk_rows"))
+        refuse(at_least_one(self, "batch_tokens", "chunk_rows") + self.trainer.problems())
 
 
 @dataclass(kw_only=True, slots=True)
@@ -83,7 +83,7 @@ class EmbedConfig:
 
     def check(self) -> None:
         """Raise UserError with all problems that can be seen before any work is done."""
-        found = at_least_one(self, "k", "batch_tokens", "chunk_rows")
+        found = at_least_one(self, "k", "batch_tokens", "chunk_rows") + self.trainer.problems()
         if self.max_tokens is not None and self.max_tokens < 3:
             found.append(f"max_tokens={self.max_tokens} must be at least 3: two of them are special tokens")
         if self.output is None and self.query is None:
@@ -122,6 +122,7 @@ class ServeConfig:
         """Raise UserError with all problems that can be seen before any work is done."""
         as_list(self.runs)
         found = at_least_one(self, "body_bytes", "rows", "text_chars", "batch_rows", "batch_tokens", "stop_seconds")
+        found += self.trainer.problems()
         if not 0 <= self.port < 1 << 16:
             found.append(f"port={self.port} must be between 0 (any free one) and {(1 << 16) - 1}")
         if not 0 <= self.wait_ms <= 1000:

@@ -24,7 +24,7 @@ class RepresentConfig:
 
     def check(self) -> None:
         """Raise UserError with all problems that can be seen before any work is done."""
-        found = []
+        found = self.trainer.problems()
         if self.n_texts < 4:
             found.append(f"n_texts={self.n_texts} must be at least 4, and some hundreds for CKA to mean something")
         if self.batch_rows < 1:

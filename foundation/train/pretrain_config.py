@@ -1,6 +1,6 @@
 """Everything about a pretraining run, and what the rooms' settings have to do with one another."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 from foundation.core.config import LoggerConfig
 from foundation.core.errors import UserError
@@ -11,7 +11,9 @@ from foundation.train.config import OptimConfig, ScheduleConfig, TrainerConfig
 from foundation.train.duration import Duration
 
 # Settings that a resumed run may change: they say where and how fast, not what.
-SPEED_ONLY = frozenset({"trainer", "logger", "resume", "runs_dir"})
+SPEED_ONLY = frozenset(
+    {"logger", "resume", "runs_dir"} | {f"trainer.{f.name}" for f in fields(TrainerConfig) if f.name != "precision"}
+)
 
 
 @dataclass(kw_only=True, slots=True)
