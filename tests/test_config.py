@@ -35,6 +35,12 @@ def test_every_recipe_composes_and_fits_together(recipe: str) -> None:
     assert cfg.name == recipe
 
 
+@pytest.mark.parametrize("schedule", ["linear", "cosine", "stable_decay"])
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_every_recipe_takes_another_schedule(recipe: str, schedule: str) -> None:
+    composed(f"+exp={recipe}", f"schedule={schedule}").check()
+
+
 @pytest.mark.parametrize("optim", ["adamw", "muon"])
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_every_recipe_takes_another_optimizer(recipe: str, optim: str) -> None:
@@ -235,6 +241,16 @@ def test_plus_does_not_smuggle_a_key_past_a_recipe() -> None:
         ([], "given: nothing"),
         (["budget=soon"], "budget=soon is not a duration: write it like 90s, 10min or 1.5h"),
         (["steps=0"], "steps=0 must be positive"),
+        (["steps=5", "name="], "name= must name a folder inside runs_dir=runs"),
+        (["steps=5", "name=../x"], r"name=\.\./x must name a folder inside runs_dir=runs"),
+        (["steps=5", "tokenizer.min_frequency=0"], "tokenizer.min_frequency=0 must be at least 1"),
+        (["steps=5", "batches.only_step=-1"], "batches.only_step=-1 must be at least 0"),
+        (["steps=5", "objective.sentence_weight=-1"], "objective.sentence_weight=-1.0 must be at least 0"),
+        (["steps=5", "schedule=stable_decay", "schedule.decay_share=-1"], r"decay_share=-1.0 must be in \[0, 1\]"),
+        (
+            ["steps=5", "optim=muon", "optim.adamw.clip_norm=0.1"],
+            r"optim.adamw.clip_norm is not read: optim.clip_norm is",
+        ),
         (["steps=5", "batches.seq_len=1000"], "batches.seq_len=1000 is beyond the model's positions"),
         (["steps=5", "model.heads=3"], "model.heads=3 does not divide model.width=256"),
         (["steps=5", "resume=perhaps"], "resume=perhaps must be true, false or auto"),
@@ -260,7 +276,10 @@ OF_STEPPING = [
     ("optim.eps=0", r"optim\.eps=0\.0 must be above 0"),
     ("optim.clip_norm=-1", r"optim\.clip_norm=-1\.0 must be at least 0"),
     ("schedule.warmup_share=10", r"schedule\.warmup_share=10\.0 must be in \[0, 1\]"),
-    ("schedule.decay_share=-1", r"schedule\.decay_share=-1\.0 must be in \[0, 1\]"),
+    (
+        "schedule.decay_share=0.2",
+        r"schedule\.decay_share is of stable_decay, and here schedule\.shape=linear: leave it out",
+    ),
     ("schedule.final=2", r"schedule\.final=2\.0 must be in \[0, 1\]"),
     ("trainer.keep=-1", r"trainer\.keep=-1 must be at least 0"),
     ("trainer.micro_batch_rows=-1", r"trainer\.micro_batch_rows=-1 must be at least 0"),

@@ -85,6 +85,8 @@ class BatchesConfig:
             for name in ("rows_per_step", "ramp_from", "seq_len")
             if getattr(self, name) is not None and getattr(self, name) < 1
         ]
+        if self.only_step is not None and self.only_step < 0:
+            found.append(f"batches.only_step={self.only_step} must be at least 0, or null for each step its own rows")
         found += [
             f"batches.{name}={getattr(self, name)} must be in [0, 1]"
             for name in ("short_share", "ramp_share")

@@ -123,7 +123,8 @@ class ObjectiveConfig:
     def check(self) -> None:
         """Raise UserError with every problem at once."""
         found = self.masking.problems() + self.document_words.problems() + self.detection.problems()
-        if self.z_loss_weight < 0:
-            found.append(f"objective.z_loss_weight={self.z_loss_weight} must be at least 0, which leaves it out")
+        for name in ("sentence_weight", "z_loss_weight"):
+            if not getattr(self, name) >= 0:
+                found.append(f"objective.{name}={getattr(self, name)} must be at least 0, which leaves it out")
         if found:
             raise UserError("; ".join(found))

@@ -81,6 +81,8 @@ class MuonConfig(OptimConfig):
         found = OptimConfig.problems(self, room)
         found += _refused(self, room, "finite and at least 0", _is_not_negative, "muon_lr", "muon_weight_decay")
         found += _refused(self, room, "in [0, 1)", _is_below_1, "momentum")
+        if self.adamw.clip_norm != OptimConfig().clip_norm:
+            found.append(f"{room}.adamw.clip_norm is not read: {room}.clip_norm is that of all gradients together")
         return found + self.adamw.problems(f"{room}.adamw")
 
 
@@ -94,19 +96,28 @@ class Shape(str, Enum):
 
 @dataclass(kw_only=True, slots=True)
 class ScheduleConfig:
-    """The learning rate's multiplier over the run; shares are of all steps. final: multiplier at the end."""
+    """The learning rate's multiplier over the run; shares are of all steps. final: multiplier at the end. decay_share: of
+    stable_decay alone; None: half of the steps.
+    """
 
     shape: Shape
     warmup_share: float = 0.1
-    decay_share: float = 0.5
+    decay_share: float | None = None
     final: float = 0.0
 
     def problems(self) -> list[str]:
         """What cannot work, one sentence each."""
-        found = _refused(self, "schedule", "in [0, 1]", _is_share, "warmup_share", "decay_share", "final")
+        found = _refused(self, "schedule", "in [0, 1]", _is_share, "warmup_share", "final")
+        if self.decay_share is None:
+            return found
+        if self.shape is not Shape.stable_decay:
+            return [
+                *found,
+                f"schedule.decay_share is of stable_decay, and here schedule.shape={self.shape.value}: leave it out",
+            ]
+        found += _refused(self, "schedule", "in [0, 1]", _is_share, "decay_share")
         # Shares such as 0.9 and 0.1 may be a rounding above 1 together.
-        is_over = round(self.warmup_share + self.decay_share, 9) > 1
-        if not found and self.shape is Shape.stable_decay and is_over:
+        if not found and round(self.warmup_share + self.decay_share, 9) > 1:
             found.append(
                 f"schedule.warmup_share={self.warmup_share} and decay_share={self.decay_share} are more than all steps: the rate "
                 "would jump between them; lower one, so that they sum to at most 1"

@@ -1,6 +1,7 @@
 """Everything about a pretraining run, and what the rooms' settings have to do with one another."""
 
 from dataclasses import dataclass, fields
+from pathlib import Path
 
 from foundation.core.config import LoggerConfig
 from foundation.core.errors import UserError
@@ -75,6 +76,10 @@ class PretrainConfig:
             )
         if not 0 <= self.ema_decay < 1:
             problems.append(f"ema_decay={self.ema_decay} must be in [0, 1); 0 leaves the weights as they are")
+        if self.tokenizer.min_frequency < 1:
+            problems.append(f"tokenizer.min_frequency={self.tokenizer.min_frequency} must be at least 1")
+        if not self.name or ".." in Path(self.name).parts or Path(self.name).is_absolute():
+            problems.append(f"name={self.name} must name a folder inside runs_dir={self.runs_dir}")
         if self.resume.lower() not in ("true", "false", "auto"):
             problems.append(f"resume={self.resume} must be true, false or auto")
         if problems:

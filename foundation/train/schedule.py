@@ -17,6 +17,6 @@ def multiplier(step: int, total_steps: int, cfg: ScheduleConfig) -> float:
         case Shape.cosine:
             left = 0.5 * (1 + math.cos(math.pi * done))
         case Shape.stable_decay:
-            decay_steps = max(1.0, cfg.decay_share * total_steps)
+            decay_steps = max(1.0, (0.5 if cfg.decay_share is None else cfg.decay_share) * total_steps)
             left = min(1.0, (total_steps - step) / decay_steps)
     return cfg.final + (1 - cfg.final) * left

@@ -222,7 +222,7 @@ def test_cosine_schedule_equals_torchs() -> None:
 @pytest.mark.parametrize("shape", list(Shape))
 @pytest.mark.parametrize("total_steps", [1, 2, 7, 1000])
 def test_every_schedule_starts_above_zero_stays_in_bounds_and_ends_low(shape: Shape, total_steps: int) -> None:
-    cfg = ScheduleConfig(shape=shape, warmup_share=0.1, decay_share=0.3, final=0.0)
+    cfg = ScheduleConfig(shape=shape, warmup_share=0.1, decay_share=0.3, final=0.0)  # of stable_decay
     values = [multiplier(step, total_steps, cfg) for step in range(total_steps)]
     assert all(0 < value <= 1 for value in values)
     if total_steps == 1000:
