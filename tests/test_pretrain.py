@@ -448,6 +448,8 @@ def test_every_debug_modifier_runs(runs: Path, modifier: str, capsys: pytest.Cap
     changes = {"overfit": ["steps=60", "optim.lr=1e-2"], "profile": [], "one_step": []}[modifier]
     words = [word for word in TOY if not word.startswith(("steps", "name", "tokens", "budget", "batches.rows"))]
     cfg = composed("+exp=smoke", f"+debug={modifier}", *words, *changes, f"runs_dir={runs}")
+    if modifier == "one_step":
+        pretrain(cfg, to_plain(cfg))  # a second time is no mistake
     pretrain(cfg, to_plain(cfg))
     path = runs / f"debug_{modifier}"
     if modifier == "profile":

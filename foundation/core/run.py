@@ -11,6 +11,7 @@ import fcntl
 import os
 import re
 import resource
+import shutil
 import sys
 import uuid
 from datetime import UTC, datetime
@@ -171,6 +172,13 @@ def _hold(path: Path) -> BinaryIO:
     lock.write(str(os.getpid()).encode())
     lock.flush()
     return lock
+
+
+def remove_run(path: Path) -> None:
+    """Clear a run away, if there is one. Raises UserError where a process is at it."""
+    if run_exists(path):
+        with _hold(path):
+            shutil.rmtree(path)
 
 
 def _refuse_taken(path: Path) -> None:

@@ -14,7 +14,7 @@ from foundation.core.files import fingerprint, is_full_disk
 from foundation.core.logger import Logger
 from foundation.core.memory import keep_freed_memory
 from foundation.core.plain import to_plain
-from foundation.core.run import Run, open_run, peak_memory_bytes, refuse_other_settings, run_exists
+from foundation.core.run import Run, open_run, peak_memory_bytes, refuse_other_settings, remove_run, run_exists
 from foundation.core.wandb_log import start_wandb
 from foundation.model import native
 from foundation.model.flops import flops_per_token
@@ -67,6 +67,10 @@ def _refuse_idle_ranks(cfg: PretrainConfig) -> None:
 def _run(cfg: PretrainConfig, settings: dict[str, Any], device: torch.device) -> None:
     cfg, settings, beginning = begun_with(cfg, settings)
     path = Path(cfg.runs_dir) / cfg.name
+    if cfg.resume.lower() == "again":
+        with distributed.main_first():
+            if distributed.is_main():
+                remove_run(path)
     resume = cfg.resume.lower() == "true" or (cfg.resume.lower() == "auto" and run_exists(path))
     if resume and (path / "final" / "config.json").is_file():
         refuse_other_settings(path, settings, SPEED_ONLY)

@@ -19,7 +19,8 @@ SPEED_ONLY = frozenset(
 
 @dataclass(kw_only=True, slots=True)
 class PretrainConfig:
-    """Everything about a pretraining run. resume: false; true; auto (go on with the run if there is one, else start it).
+    """Everything about a pretraining run. resume: false; true; auto (go on with the run if there is one, else start it); again
+    (clear it away first: for names that begin with debug).
 
     init: a foundation, by NAME or FOLDER, whose weights, shape and tokenizer it begins with; None: fresh weights.
     ema_decay: of a moving average of the weights, a step (train/averaging.py); it is what is examined and kept. 0: none.
@@ -80,7 +81,11 @@ class PretrainConfig:
             problems.append(f"tokenizer.min_frequency={self.tokenizer.min_frequency} must be at least 1")
         if not self.name or ".." in Path(self.name).parts or Path(self.name).is_absolute():
             problems.append(f"name={self.name} must name a folder inside runs_dir={self.runs_dir}")
-        if self.resume.lower() not in ("true", "false", "auto"):
-            problems.append(f"resume={self.resume} must be true, false or auto")
+        if self.resume.lower() not in ("true", "false", "auto", "again"):
+            problems.append(f"resume={self.resume} must be true, false, auto or again")
+        if self.resume.lower() == "again" and not self.name.startswith("debug"):
+            problems.append(
+                f"resume=again clears the run before it away, and name={self.name} is none of debugging (debug…)"
+            )
         if problems:
             raise UserError("; ".join(problems))
