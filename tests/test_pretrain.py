@@ -190,7 +190,9 @@ def test_killed_at_random_moments_and_resumed_it_ends_as_if_nothing_had_been(run
         while after_step and steps_logged(metrics) < after_step and process.poll() is None:
             time.sleep(0.005)
         time.sleep(generator.uniform(0, 0.03) if after_step else generator.uniform(0.5, 2))
-        assert process.poll() is None, f"it ended before it could be killed after step {after_step}"
+        assert process.poll() is None, (
+            f"ended before it could be killed after step {after_step}: {process.communicate()}"
+        )
         process.send_signal(signal.SIGKILL)
         process.wait()
     done = run(runs, *words)

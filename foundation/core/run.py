@@ -28,6 +28,8 @@ from foundation.core.files import read_json, write_atomically, write_json
 from foundation.core.run_settings import ABSENT, differences, is_within, read_config, shown, to_yaml
 
 CONFIG_FILE, RUN_FILE, DIFF_FILE, LOCK_FILE = "config.yaml", "run.json", "diff.patch", ".lock"
+# What a run has written of itself, or had begun to when it was killed, before any of its work.
+_OWN = re.compile(rf"{LOCK_FILE}|\.?({CONFIG_FILE}|{RUN_FILE}|diff(\.\d+)?\.patch)(\..*\.partial)?")
 _FINISHED = "finished"
 _MOST_LISTED = 12  # settings that differ, in a message
 Plain: TypeAlias = dict[str, Any]
@@ -189,18 +191,19 @@ def _refuse_taken(path: Path) -> None:
 
 
 def _left_nothing(path: Path) -> bool:
-    """Whether a run was stopped, by a mistake in its settings perhaps, before it wrote more than its own record."""
-    own = re.compile(rf"{CONFIG_FILE}|{RUN_FILE}|{LOCK_FILE}|diff(\.\d+)?\.patch")
-    if not run_exists(path) or not all(own.fullmatch(entry.name) for entry in path.iterdir()):
+    """Whether a run was stopped, by a mistake in its settings perhaps, before it wrote more than its own record, or doing so."""
+    names = [entry.name for entry in path.iterdir()]
+    if LOCK_FILE not in names or not all(_OWN.fullmatch(name) for name in names):
         return False
-    return all(session["ended"] != _FINISHED for session in read_json(path / RUN_FILE)["sessions"])
+    sessions = read_json(path / RUN_FILE)["sessions"] if run_exists(path) else []
+    return all(session["ended"] != _FINISHED for session in sessions)
 
 
 def _started(path: Path, config: dict[str, Any], command: list[str]) -> dict[str, Any]:
     """Fill a vacant run folder. The lock is held, so nobody else fills it meanwhile."""
     _refuse_taken(path)
-    for diff in path.glob("diff*.patch"):
-        diff.unlink()
+    for left in (*path.glob("diff*.patch"), *path.glob(".*.partial")):
+        left.unlink()
     origin = _origin(path, session=1)
     record = {
         "id": f"{path.name}-{uuid.uuid4().hex[:8]}",

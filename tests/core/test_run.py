@@ -101,6 +101,27 @@ def test_a_run_that_a_mistake_ended_before_it_left_anything_is_begun_anew(tmp_pa
         assert (path / "diff.patch").read_text() != "of the first start"
 
 
+@pytest.mark.parametrize(
+    "left", [[], ["config.yaml"], [".config.yaml.0a1b2c3d.partial"], ["config.yaml", ".run.json.0a1b2c3d.partial"]]
+)
+def test_a_run_that_was_killed_while_it_wrote_its_record_is_begun_anew(tmp_path, left):
+    path = tmp_path / "small"
+    path.mkdir()
+    for name in (".lock", *left):
+        (path / name).write_text("half")
+    with start(path):
+        assert record_at(path)["sessions"][0]["ended"] is None
+    assert yaml.safe_load((path / "config.yaml").read_text()) == CONFIG
+    assert not [*path.glob(".*.partial")]
+
+
+def test_settings_in_a_folder_that_no_run_has_locked_are_somebodys(tmp_path):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "config.yaml").write_text("mine: 1")
+    with pytest.raises(UserError, match="already holds something"):
+        start(tmp_path / "mine")
+
+
 @pytest.mark.parametrize("resume", [False, True])
 def test_a_run_that_left_something_is_not_begun_anew(tmp_path, resume):
     stopped_by_a_mistake(tmp_path / "small")
