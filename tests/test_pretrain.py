@@ -313,7 +313,7 @@ def test_a_run_begins_with_a_foundation_its_shape_and_its_tokenizer(
 
 def test_a_run_begins_with_a_foundation_that_is_there(runs: Path) -> None:
     with pytest.raises(
-        UserError, match=r"there is no foundation nowhere: .* or name another with  init=NAME or FOLDER"
+        UserError, match=r"there is no foundation nowhere: .* with  init=NAME or FOLDER \(\S+ has .*smoke"
     ):
         here(runs, "name=off", "init=nowhere")
 

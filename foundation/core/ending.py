@@ -1,5 +1,6 @@
 """How a command ends when it cannot go on: one sentence, and a status for the shell."""
 
+import os
 import signal
 import sys
 from collections.abc import Iterator
@@ -26,6 +27,10 @@ def one_sentence() -> Iterator[None]:
         yield
     except UserError as error:
         sys.exit(f"error: {error}")
+    except BrokenPipeError:
+        # Whoever reads what is written has read enough, as `| head` does; at exit Python would try to write the rest.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(128 + signal.SIGPIPE)
     except OSError as error:
         if not is_full_disk(error):
             raise

@@ -18,6 +18,7 @@ from foundation.model.encoder import Encoder
 from foundation.train.checkpoint import KeyReport, load_into, load_tensors, save_tensors, weights_fingerprint
 
 _ENCODER = "encoder."
+_MOST_NAMED = 12  # foundations, in a message
 # In config.json of a folder that holds only a part of the weights: where the others are.
 _SHARES = "shares"
 
@@ -158,9 +159,11 @@ def find_foundation(spec: str, runs_dir: Path, setting: str = "foundation") -> P
     for folder in candidates:
         if (folder / "config.json").is_file():
             return folder
+    found = sorted(path.parents[1].name for path in runs_dir.glob("*/final/config.json"))[:_MOST_NAMED]
+    there = f" ({runs_dir} has {', '.join(found)})" if found else ""
     raise UserError(
         f"there is no foundation {spec}: neither {candidates[0]} nor {candidates[1]} is one; make the small one with  "
-        f"python -m foundation.pretrain +exp=small  or name another with  {setting}=NAME or FOLDER"
+        f"python -m foundation.pretrain +exp=small  or name another with  {setting}=NAME or FOLDER{there}"
     )
 
 

@@ -1,6 +1,8 @@
 import errno
 import os
 import signal
+import subprocess
+import sys
 
 import pytest
 
@@ -25,6 +27,14 @@ def test_a_full_disk_ends_in_a_sentence(number):
         end_with(OSError(number, os.strerror(number), "runs/x"))
     with pytest.raises(SystemExit, match=f"^error: {os.strerror(number)}: make room on the disk"):
         end_with(OSError(number, os.strerror(number)))
+
+
+def test_whoever_has_read_enough_is_no_mistake():
+    program = "from foundation.core.ending import one_sentence\nwith one_sentence():\n    while True: print('x' * 80)"
+    process = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    process.stdout.readline()
+    process.stdout.close()
+    assert process.stderr.read() == b"" and process.wait(timeout=30) == 128 + signal.SIGPIPE
 
 
 @pytest.mark.parametrize(("number", "name"), [(signal.SIGINT, "Ctrl-C"), (signal.SIGTERM, "SIGTERM")])
