@@ -127,6 +127,13 @@ def test_batch_is_a_pure_function_of_the_step() -> None:
     assert not np.array_equal(one.at(0).ids, batches(seed=4).at(0).ids)
 
 
+def test_every_epoch_has_the_same_tokens_in_an_order_of_its_own() -> None:
+    made = batches(Pairs.none)
+    made.rows_per_step = len(made)
+    one, two = made.at(0).ids, made.at(1).ids
+    assert np.array_equal(np.sort(one), np.sort(two)) and not np.array_equal(one, two)
+
+
 @pytest.mark.parametrize("world", [1, 2, 3, 8])
 def test_ranks_partition_a_step(world: int) -> None:
     made = batches()
@@ -217,6 +224,24 @@ def test_negatives_come_from_anywhere_and_not_from_next_door() -> None:
                 distances.append(abs(a - b))
     # Two documents of 60 drawn at random lie a third of 60 apart.
     assert np.mean(distances) == pytest.approx(20, abs=3)
+
+
+def test_which_pairs_are_broken_and_with_whom_is_drawn_anew_each_step() -> None:
+    """Every step has the same 16 documents, of one pair each: without new draws it would break pairs in the same way."""
+    documents = np.arange(0, 17 * 28, 28, dtype=np.int64)
+    source = TokenTable(np.arange(1000, 1000 + documents[-1], dtype=np.uint32), documents, documents)
+    made = PretrainingBatches(
+        source, SPECIALS, BatchesConfig(rows_per_step=16, seq_len=31, short_share=0.0), pairs=Pairs.next, seed=1
+    )
+    rows, partners = set(), set()
+    for step in range(4):
+        batch = made.at(step)
+        broken = batch.labels == BROKEN
+        rows.add(tuple(broken))
+        of = {(a[0] - 1000) // 28: (b[0] - 1000) // 28 for a, b in np.array(segments_of(batch))[broken]}
+        # By rank among the broken, since which documents those are is drawn as well.
+        partners.add(tuple(sorted(of).index(of[document]) for document in sorted(of)))
+    assert len(rows) == len(partners) == 4
 
 
 def test_one_large_document_keeps_its_surplus_pairs_whole() -> None:

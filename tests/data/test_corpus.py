@@ -96,6 +96,7 @@ def test_the_tokens_are_those_of_the_tokenizer_and_the_manifest_counts_them(tmp_
         assert counts["documents"] == len(rows)
         assert counts["sentences"] == len(table.sentences) - 1
         assert counts["words"] == sum(len(known[row].split()) for row in rows)
+        assert counts["bytes"] == sum(len(known[row].encode()) for row in rows)
     assert sum(corpus.manifest[split]["documents"] for split in SPLITS) == 100
     assert corpus.train.ids.dtype == np.uint16
     assert corpus.train.documents.dtype == corpus.train.sentences.dtype == np.int64
@@ -147,6 +148,11 @@ def test_a_document_stays_on_its_side_when_others_come(tmp_path):
     few, many = (made(tmp_path / str(n), texts()[:n]) for n in (60, 100))
     for split in SPLITS:
         assert set(decoded(few, split, "documents")) <= set(decoded(many, split, "documents"))
+
+
+def test_the_share_that_was_asked_for_is_held_out(tmp_path):
+    spool = fill_spool(tmp_path / "spool", (Document(str(i), "here") for i in range(4000)), 0.1)
+    assert sum(document.is_held_out for document in spool) == pytest.approx(400, abs=100)
 
 
 def test_nothing_held_out_is_in_the_training_text_even_if_it_came_twice(tmp_path):

@@ -212,6 +212,16 @@ def test_dropout_differs_between_calls_and_repeats_under_a_seed() -> None:
     assert not torch.equal(once(1), once(2))
 
 
+def test_rows_of_other_lengths_are_dropped_by_other_draws() -> None:
+    """Each length has products of its own. Shares are equal, and values such that they show."""
+    qkv = torch.zeros(32 + 64, 3, 1, 64, dtype=torch.bfloat16)
+    qkv[:, 2, 0] = torch.cat([torch.eye(64)[:32], torch.eye(64)])
+    torch.manual_seed(5)
+    kept = native.attend(qkv, Layout.of([32, 64]), 0, 0.5, None)[:, 0] > 0
+    short, long = kept[:32, :32].flatten(), kept[32:].flatten()
+    assert not torch.equal(short, long[: len(short)])
+
+
 class Model(torch.nn.Module):
     def __init__(self) -> None:
         super().__init__()

@@ -91,6 +91,14 @@ def test_encoders_that_remember_rows_give_the_same(remembers: type[Encoder]) -> 
         torch.testing.assert_close(states(remembering, AT), expected, rtol=1e-12, atol=1e-12)
 
 
+def test_the_same_tokens_in_other_segments_are_another_row() -> None:
+    plain = encoder_of(bert_config()).eval()
+    remembering = RememberingEncoder(plain)
+    for segments in (torch.zeros_like(IDS), torch.ones_like(IDS)):
+        inputs = IDS, segments, Layout.of(LENGTHS)
+        torch.testing.assert_close(remembering(*inputs), plain(*inputs), rtol=1e-12, atol=1e-12)
+
+
 def rows_in_last_feed_forward(encoder: Encoder, run: Any) -> int:
     seen: list[int] = []
     last = encoder.layers[-1].feed_forward

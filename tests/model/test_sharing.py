@@ -11,6 +11,7 @@ from foundation.core.plain import to_plain
 from foundation.model.attention import Attention, Layout, plain_attention
 from foundation.model.config import ModelConfig
 from foundation.model.encoder import Encoder, init_weights
+from foundation.model.sharing.adapter import Adapter
 from foundation.model.sharing.apply import share, sharing_from_plain
 from foundation.model.sharing.config import (
     AdapterConfig,
@@ -106,6 +107,21 @@ def test_what_each_method_trains() -> None:
     assert totals["prefix"] == layers * 2 * 3 * width
     assert all(name.startswith("layers.2.") for name in sizes["top_k"])
     assert len(sizes["top_k"]) == 12
+
+
+def test_the_norm_behind_all_layers_is_trained_with_the_top_ones() -> None:
+    names = trained(share(encoder_of(modern_config()), METHODS["top_k"]))
+    assert {name for name in names if not name.startswith("layers.3.")} == {"final_norm.weight"}
+
+
+def test_what_is_added_starts_as_small_as_the_papers_say() -> None:
+    torch.manual_seed(0)
+    lora, adapter = LoraLinear(torch.nn.Linear(400, 400), rank=16, alpha=16.0), Adapter(400, 16)
+    encoder = share(encoder_of(bert_config(init_std=0.03)), PrefixConfig(length=50))
+    assert lora.down.weight.std().item() == pytest.approx(400**-0.5, rel=0.1)
+    for linear in (adapter.down, adapter.up):
+        assert linear.weight.std().item() == pytest.approx(0.0088, rel=0.1)  # 0.01, cut off at twice that
+    assert encoder.layers[1].attention.prefix.std().item() == pytest.approx(0.03, rel=0.1)
 
 
 def test_modern_gets_biases_to_train_that_start_at_zero() -> None:

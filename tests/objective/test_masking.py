@@ -54,6 +54,13 @@ def test_special_tokens_are_neither_hidden_nor_put_in() -> None:
     assert not np.isin(changed, [SPECIALS.cls, SPECIALS.sep, SPECIALS.pad, SPECIALS.unk]).any()
 
 
+def test_random_tokens_are_all_ordinary_ones_alike() -> None:
+    mask = masking(rate=0.4, final_rate=0.4, mask_share=0.0, random_share=1.0)
+    example = mask(rows(), RowRng(0, "mask", 0), 0.0)
+    counts = np.bincount(example.ids.numpy()[example.targets_at.numpy()], minlength=VOCAB)
+    assert all(within_five_sigma(count, counts.sum(), 1 / (VOCAB - 5)) for count in counts[5:])
+
+
 @pytest.mark.parametrize("unit", list(MaskUnit))
 def test_rows_dealt_to_ranks_get_the_same_masks(unit: MaskUnit) -> None:
     whole, mask = rows(10), masking(unit=unit)
@@ -101,6 +108,15 @@ def test_spans_have_the_rate_and_the_mean_length_asked_for() -> None:
     assert hidden.sum() / batch.maskable.sum() == pytest.approx(0.15, abs=0.01)
     # Neighbouring spans merge (1 in 0.85) and rows cut them, so a run is a little longer or shorter than a span.
     assert 2.6 < hidden.sum() / starts.sum() < 3.9
+
+
+def test_a_span_becomes_masks_or_stays_as_a_whole() -> None:
+    mask = masking(unit=MaskUnit.span, mean_span=3.0, mask_share=0.5, random_share=0.0)
+    example = mask(rows(), RowRng(0, "mask", 0), 0.0)
+    at, is_mask = example.targets_at.numpy(), (example.ids == SPECIALS.mask).numpy()
+    neighbours = at[:-1][np.diff(at) == 1]
+    # Some are of two spans, one right behind the other: 7 %, of which half differ.
+    assert (is_mask[neighbours] != is_mask[neighbours + 1]).mean() < 0.1
 
 
 def test_row_longer_than_the_stride_is_our_mistake() -> None:
