@@ -27,7 +27,10 @@ print(rng(3, "mask", 7).random(), torch_seed(3, "init"))
     assert done.stdout.split() == [str(rng(3, "mask", 7).random()), str(torch_seed(3, "init"))]
 
 
-@pytest.mark.parametrize("other", [(2, "order", 5), (1, "mask", 5), (1, "order", 6), (1, "order")])
+@pytest.mark.parametrize(
+    "other",
+    [(2, "order", 5), (1, "mask", 5), (1, "order", 6), (1, "order"), (1 + 2**32, "order", 5), (1, "order", 5 + 2**32)],
+)
 def test_seed_purpose_and_counters_each_matter(other):
     assert rng(*other).random() != rng(1, "order", 5).random()
 

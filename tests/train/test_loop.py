@@ -15,9 +15,11 @@ from foundation.core.randomness import RowRng
 from foundation.data.batches import Batch, PretrainingBatches
 from foundation.data.config import BatchesConfig
 from foundation.model.config import ModelConfig
+from foundation.objective.base import Example
 from foundation.objective.config import MaskingConfig, MaskUnit, ObjectiveConfig, SentenceTask
 from foundation.objective.next_sentence import pairs_for
 from foundation.objective.pretraining import PretrainingObjective, Scores
+from foundation.train.averaging import WeightAverage
 from foundation.train.config import AdamWConfig, Precision, ScheduleConfig, Shape, TrainerConfig
 from foundation.train.held_out import HeldOut
 from foundation.train.loop import StepReport, TrainState, compiles, train, train_step
@@ -163,6 +165,52 @@ def losses_of(state: TrainState, task: SentenceTask, until: int) -> list[float]:
     return seen
 
 
+def test_masks_are_drawn_anew_in_every_step_and_their_rate_moves_with_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    objective, asked = objective_of(SentenceTask.none), []
+    corrupt = objective.corrupt
+
+    def noting(batch: Batch, rng: RowRng, progress: float) -> Example:
+        asked.append((rng, progress))
+        return corrupt(batch, rng, progress)
+
+    monkeypatch.setattr(objective, "corrupt", noting)
+    train(
+        state_of(objective, steps=4),
+        OneBatch(SentenceTask.none),
+        seed=3,
+        micro_batch_rows=0,
+        on_event=lambda state, report: True,
+    )
+    assert asked == [(RowRng(3, "mask", step), step / 4) for step in range(4)]
+
+
+def test_dropout_is_on_after_an_event_and_another_in_every_step() -> None:
+    """The same rows, masks and weights at each step: losses differ by dropout alone."""
+    state = state_of(objective_of(SentenceTask.none, modern_config(dropout=0.1)), steps=4, lr=0.0)
+    seen: list[float] = []
+
+    def examines(state: TrainState, report: StepReport) -> bool:
+        seen.append(float(report.losses.sum()))
+        state.objective.eval()
+        return True
+
+    train(state, OneBatch(SentenceTask.none), seed=0, micro_batch_rows=0, only_step=0, on_event=examines)
+    assert len(set(seen)) == 4
+
+
+def test_the_average_takes_part_in_steps_counted_from_one() -> None:
+    state = state_of(objective_of(SentenceTask.none), steps=17)
+    average = state.average = WeightAverage(state.objective, decay=0.9)
+    seen: list[float] = []
+
+    def on_event(state: TrainState, report: StepReport) -> bool:
+        seen.append(sum(float(tensor.double().sum()) for tensor in average.state_tensors().values()))
+        return True
+
+    train(state, OneBatch(SentenceTask.none), seed=0, micro_batch_rows=0, on_event=on_event)
+    assert [step for step in range(1, 17) if seen[step] != seen[step - 1]] == [7, 15]  # the eighth and the sixteenth
+
+
 def test_going_on_from_saved_tensors_equals_not_stopping_with_dropout_on() -> None:
     task, model = SentenceTask.nsp, modern_config(dropout=0.1, attention_dropout=0.1)
     whole = state_of(objective_of(task, model), steps=12)
@@ -204,6 +252,16 @@ def test_evaluation_does_not_depend_on_training_masks_and_leaves_no_trace() -> N
     assert 4 < before["eval/mlm_loss"] < 5.5
 
 
+def test_an_examination_has_no_dropout() -> None:
+    state = state_of(objective_of(SentenceTask.none, modern_config(dropout=0.1)))
+    examination = HeldOut(state.objective, table(seed=5), seq_len=40, rows=8)
+    found = []
+    for _ in range(2):
+        state.objective.train()
+        found.append(examination.metrics(state))
+    assert found[0] == found[1]
+
+
 def test_sums_of_an_examination_are_not_rounded_to_float32(monkeypatch: pytest.MonkeyPatch) -> None:
     objective = objective_of(SentenceTask.none)
     examination = HeldOut(objective, table(seed=5), seq_len=40, rows=1)
@@ -215,7 +273,7 @@ def test_sums_of_an_examination_are_not_rounded_to_float32(monkeypatch: pytest.M
 
 
 def test_two_processes_equal_one(tmp_path: Path) -> None:
-    """Two gloo ranks, uneven rows, several micro-batches: the same losses and weights as one process."""
+    """Two gloo ranks, uneven rows, several micro-batches: the same losses, weights and held-out scores as one."""
     root = Path(__file__).parents[2]
     script = ["-m", "tests.train.two_ranks"]
     launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
@@ -223,6 +281,7 @@ def test_two_processes_equal_one(tmp_path: Path) -> None:
     subprocess.run([sys.executable, *launcher, *script, str(tmp_path / "two.pt")], check=True, timeout=120, cwd=root)
     one, two = (torch.load(tmp_path / name, weights_only=True) for name in ("one.pt", "two.pt"))
     assert one["losses"] == pytest.approx(two["losses"], rel=1e-6)
+    assert one["held_out"] == pytest.approx(two["held_out"], rel=1e-6)
     for name, tensor in one["weights"].items():
         torch.testing.assert_close(two["weights"][name], tensor, rtol=1e-9, atol=1e-10, msg=name)
 

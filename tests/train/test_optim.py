@@ -40,7 +40,7 @@ def run(net: nn.Module, updater: Updater, steps: int = 10) -> None:
 
 def test_adamw_equals_a_run_with_torchs_class_by_hand() -> None:
     ours, theirs = Net().double(), Net().double()
-    cfg = AdamWConfig(lr=0.01, weight_decay=0.1, clip_norm=0.5)
+    cfg = AdamWConfig(lr=0.01, beta1=0.8, beta2=0.95, eps=1e-2, weight_decay=0.1, clip_norm=0.5)
     schedule = ScheduleConfig(shape=Shape.linear, warmup_share=0.2)
     run(ours, Updater(ours, cfg, schedule, total_steps=10))
 
@@ -49,8 +49,8 @@ def test_adamw_equals_a_run_with_torchs_class_by_hand() -> None:
     optimizer = torch.optim.AdamW(
         [{"params": decayed, "weight_decay": 0.1}, {"params": rest, "weight_decay": 0.0}],
         lr=0.01,
-        betas=(0.9, 0.98),
-        eps=1e-8,
+        betas=(0.8, 0.95),
+        eps=1e-2,
     )
     for step in range(10):
         optimizer.zero_grad()
@@ -70,6 +70,12 @@ def test_muon_takes_the_matrices_inside_the_layers_and_nothing_else() -> None:
     assert inside == [id(net.encoder.layers[0].weight)]
     outside = {id(p) for group in adamw.param_groups for p in group["params"]}
     assert outside == {id(p) for p in net.parameters()} - set(inside)
+
+
+def test_muon_has_momentum_and_decay_of_its_own() -> None:
+    cfg = MuonConfig(muon_lr=0.02, momentum=0.7, muon_weight_decay=0.3, adamw=AdamWConfig(lr=0.01, weight_decay=0.1))
+    muon, _ = build_optimizers(Net(), cfg)
+    assert [(group["momentum"], group["weight_decay"]) for group in muon.param_groups] == [(0.7, 0.3)]
 
 
 def test_muon_update_has_adamws_size() -> None:
@@ -201,6 +207,14 @@ def test_what_was_saved_in_another_precision_is_gone_on_with(
         torch.testing.assert_close(parameter, first.get_parameter(name).to(after), rtol=1e-2, atol=1e-3, msg=name)
 
 
+def test_the_rate_that_is_reported_is_the_one_that_was_used() -> None:
+    net = Net()
+    updater = Updater(net, AdamWConfig(lr=0.1), ScheduleConfig(shape=Shape.linear, warmup_share=0.0), total_steps=4)
+    for step in range(4):
+        report = updater.update(step, net(torch.tensor([1])).detach())
+        assert report.lr == updater.optimizers[0].param_groups[0]["lr"] == pytest.approx(0.1 * (1 - step / 4))
+
+
 def test_linear_schedule_equals_torchs() -> None:
     """Against torch's LambdaLR-free pieces: linear warm-up to 1 over 10 steps, then linear to 0 over 90."""
     cfg = ScheduleConfig(shape=Shape.linear, warmup_share=0.1)
@@ -217,6 +231,19 @@ def test_cosine_schedule_equals_torchs() -> None:
         assert multiplier(step, 50, cfg) == pytest.approx(theirs.get_last_lr()[0], abs=1e-12)
         optimizer.step()
         theirs.step()
+
+
+def test_stable_decay_is_flat_and_falls_over_its_share_of_all_steps() -> None:
+    cfg = ScheduleConfig(shape=Shape.stable_decay, warmup_share=0.2, decay_share=0.3)
+    values = [multiplier(step, 100, cfg) for step in range(20, 100)]
+    assert values == pytest.approx([1.0] * 50 + [1 - step / 30 for step in range(30)])
+
+
+@pytest.mark.parametrize("shape", list(Shape))
+def test_final_is_what_the_rate_falls_to(shape: Shape) -> None:
+    to_zero, to_quarter = (ScheduleConfig(shape=shape, warmup_share=0.1, final=final) for final in (0.0, 0.25))
+    for step in range(10, 100):
+        assert multiplier(step, 100, to_quarter) == pytest.approx(0.25 + 0.75 * multiplier(step, 100, to_zero))
 
 
 @pytest.mark.parametrize("shape", list(Shape))

@@ -1,4 +1,4 @@
-"""Run by test_loop.py, alone and under torchrun: five steps in float64, weights and losses to a file."""
+"""Run by test_loop.py, alone and under torchrun: five steps in float64; losses, weights and scores to a file."""
 
 import sys
 
@@ -6,7 +6,9 @@ import torch
 
 from foundation.core import distributed
 from foundation.objective.config import SentenceTask
+from foundation.train.held_out import HeldOut
 from foundation.train.loop import StepReport, TrainState, train
+from tests.builders import table
 from tests.train.test_loop import batches_for, objective_of, state_of
 
 torch.set_num_threads(1)
@@ -20,9 +22,11 @@ def on_event(state: TrainState, report: StepReport) -> bool:
     return True
 
 
-train(
-    state_of(objective, steps=5), batches_for(SentenceTask.nsp, rows=13), seed=0, micro_batch_rows=3, on_event=on_event
-)
+state = state_of(objective, steps=5)
+train(state, batches_for(SentenceTask.nsp, rows=13), seed=0, micro_batch_rows=3, on_event=on_event)
+examination = HeldOut(objective, table(n_documents=40, seed=5), seq_len=40, rows=96)
+assert examination.n_batches == 3
+held_out = examination.metrics(state)
 if distributed.is_main():
-    torch.save({"losses": losses, "weights": objective.state_dict()}, sys.argv[1])
+    torch.save({"losses": losses, "held_out": held_out, "weights": objective.state_dict()}, sys.argv[1])
 distributed.shutdown()
