@@ -87,6 +87,12 @@ def test_ratios_are_of_the_same_round() -> None:
     assert (lines["ours"].rate, lines["ours"].low, lines["ours"].high) == (100, 50, 120)
 
 
+def test_the_peak_is_that_of_the_turn_that_took_most() -> None:
+    case, players = played()
+    players[0].turns = [Turn(1.0, 1.0, peak) for peak in (1, 3, 2)]
+    assert lines_of(case, players)[0].peak_bytes == 3
+
+
 def test_shares_are_of_the_product_rate_in_the_contenders_own_precision() -> None:
     lines = {line.name: line for line in lines_of(*played())}
     assert lines["ours"].product_share == pytest.approx(100 * 10 / 4000)

@@ -8,7 +8,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import torch
 from hydra import compose, initialize_config_dir
 from pyarrow import parquet
 
@@ -18,7 +20,10 @@ from foundation.core.files import read_json
 from foundation.core.plain import to_plain
 from foundation.evaluation.config import EvaluateConfig, EvaluationConfig, MinimalPairsConfig
 from foundation.evaluation.session import evaluate
+from foundation.evaluation.subject import find_corpus, load_subject
 from foundation.objective.config import MaskUnit, SentenceTask
+from foundation.train.config import Precision
+from foundation.train.foundation import load_foundation
 from tests.evaluation import toy
 from tests.task.toy import lay_foundation as lay_other
 
@@ -112,6 +117,24 @@ def test_pairs_are_scored_kept_and_summed_up(runs: Path, capsys: pytest.CaptureF
 
 def test_permuted_words_tie_for_unigrams(runs: Path) -> None:
     assert ask(runs, pairs_of(runs))["paradigms"]["order"]["unigram"]["sum"]["value"] == 0.5
+
+
+def test_a_foundation_is_evaluated_without_dropout(runs: Path) -> None:
+    objective = load_subject(load_foundation(runs / "toy/final"), torch.device("cpu"), Precision.fp32).objective
+    assert not any(module.training for module in objective.modules())
+
+
+def test_n_grams_are_counted_on_the_text_that_the_foundation_was_trained_on(runs: Path) -> None:
+    ask(runs, pairs_of(runs))
+    corpus = find_corpus(load_foundation(runs / "toy/final"), runs)
+    assert corpus is not None
+    specials, n_entries = corpus.tokenizer.specials, corpus.tokenizer.vocab_size
+    counts = np.bincount(corpus.train.ids, minlength=n_entries) + 1.0
+    counts[[specials.cls, specials.sep]] = 0
+    table = parquet.read_table(runs / "toy/evaluation/pairs/pairs/number.parquet").to_pydict()
+    for sentence, nats in zip(table["good"], table["good_nats unigram"], strict=True):
+        ids = corpus.tokenizer.encode_batch([sentence])[0]
+        assert nats == pytest.approx(np.log(counts[ids] / counts.sum()).sum())
 
 
 def test_only_missing_paradigms_are_scored_again(runs: Path) -> None:

@@ -2,7 +2,10 @@
 
 import io
 import json
+import os
 import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -93,6 +96,26 @@ def test_standard_input_and_output(
     lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert [line["text"] for line in lines] == ["a good film", "café"]
     assert lines[0].keys() == {"text", "label", "probabilities"}
+
+
+def test_answers_can_be_read_before_the_next_question_is_asked(
+    runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, part = tmp_path / "out.jsonl", tmp_path / "out.jsonl.part"
+    read, write = os.pipe()
+    with open(read) as source, ThreadPoolExecutor(1) as pool:
+        monkeypatch.setattr(sys, "stdin", source)
+        cfg = PredictConfig(run=str(runs / "toy" / "full"), input="-", output=str(out), chunk_rows=1, trainer=CPU)
+        with open(write, "w") as questions:
+            done = pool.submit(predict, cfg)
+            print("a good film", file=questions, flush=True)
+            last = time.monotonic() + 20
+            while not (part.exists() and part.read_text()) and time.monotonic() < last:
+                time.sleep(0.01)
+            answered = part.read_text()
+        done.result()
+    assert json.loads(answered)["text"] == "a good film"
+    assert out.read_text() == answered
 
 
 def test_rows_that_are_longer_than_the_model_reads_are_counted(

@@ -1,14 +1,16 @@
 """Turns in processes of their own: what crosses, and what happens when one cannot run."""
 
+import multiprocessing
 import os
 import signal
 import threading
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pytest
+import torch
 
-from foundation.benchmark.contender import Contender, Done, Player, Setup, Work
+from foundation.benchmark.contender import Contender, Done, Player, Setup, Work, _play
 from foundation.core.errors import UserError
 
 SETUP = Setup(runs_dir="runs", device="cpu", threads=0, round_seconds=0.05)
@@ -54,6 +56,14 @@ def test_a_turn_is_as_many_pieces_as_fill_the_time() -> None:
         assert turn.seconds >= turn.amount / 10 * 0.01
         assert turn.peak_bytes > 1_000_000
     assert not player.failure
+
+
+def test_a_contender_has_the_threads_that_are_asked_for() -> None:
+    """In this process: one of its own would import torch, which takes seconds."""
+    bench, contender = multiprocessing.Pipe()
+    bench.send(False)
+    _play(contender, Sleeper(name="a"), replace(SETUP, threads=torch.get_num_threads() + 2))
+    assert bench.recv().threads == torch.get_num_threads() == 3
 
 
 def test_a_peer_that_cannot_run_is_kept_as_a_result() -> None:

@@ -3,11 +3,14 @@
 import time
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
+from torch import Tensor, nn
 
+from foundation.benchmark import ours
 from foundation.benchmark.cases import build_cases
 from foundation.benchmark.checkpointing import OurCheckpoint, PeerCheckpoint
 from foundation.benchmark.config import (
@@ -24,7 +27,7 @@ from foundation.benchmark.config import (
 )
 from foundation.benchmark.contender import Setup
 from foundation.benchmark.ours import OurFinetuning, OurPretraining
-from foundation.benchmark.peer import PeerFinetuning, PeerPretraining, padded_steps
+from foundation.benchmark.peer import PaddedStep, PeerFinetuning, PeerPretraining, _loop, padded_steps
 from foundation.benchmark.preparation import LibraryEncoding, OurPreparation, PeerPreparation, source_file
 from foundation.benchmark.products import Products
 from foundation.benchmark.startup import Command
@@ -33,8 +36,10 @@ from foundation.core.errors import UserError
 from foundation.data.batches import NO_PAIR
 from foundation.data.config import DataConfig
 from foundation.model.encoder import Encoder, parameter_count
+from foundation.objective.base import Example
 from foundation.train import checkpoint
 from foundation.train.config import DeviceConfig, Precision
+from foundation.train.loop import TrainState
 from tests.evaluation.toy import text
 
 VOCAB = 80
@@ -85,6 +90,22 @@ def test_both_sides_shapes_have_the_same_weights() -> None:
     assert parameter_count(theirs) == parameter_count(Encoder(bert_shape(SIZE, 48)))
 
 
+def test_both_sides_drop_out_as_much() -> None:
+    pytest.importorskip("transformers")
+    from foundation.benchmark.peer import bert_settings
+
+    theirs, shape = bert_settings(SIZE, 48), bert_shape(SIZE, 48)
+    assert (shape.dropout, shape.attention_dropout) == (0.1, 0.1)
+    assert (theirs.hidden_dropout_prob, theirs.attention_probs_dropout_prob) == (0.1, 0.1)
+
+
+def test_a_token_attends_to_its_own_row() -> None:
+    ids = torch.zeros(8, dtype=torch.int64)
+    filled = filling([Example(ids, ids, (2, 6), ids[:1], ids[:1], None)], 10)
+    assert filled.attended_tokens == (2 * 2 + 6 * 6) / 8
+    assert (filled.real_share, filled.targets_share, filled.read_share) == (4 / 10, 1 / 8, 3 / 8)
+
+
 def test_a_tokens_operations_are_six_times_the_weights_it_touches(data: DataConfig, setup: Setup) -> None:
     filled = filling(pretraining_examples(STEP, open_corpus(data, VOCAB, setup.runs_dir)), STEP.seq_len)
     assert 0.5 < filled.real_share <= 1
@@ -111,6 +132,64 @@ def test_all_pretraining_contenders_go_round_the_same_tokens(data: DataConfig, s
     for contender in contenders:
         work = contender.build(setup)
         assert sum(work().amount for _ in examples) == sum(example.n_tokens for example in examples)
+
+
+@pytest.mark.parametrize(("kind", "case"), [(OurPretraining, STEP), (OurFinetuning, EPOCH)])
+def test_our_steps_are_those_of_training(
+    data: DataConfig, setup: Setup, kind: Any, case: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[TrainState] = []
+    begin = ours._state
+
+    def kept(*args: Any, **settings: Any) -> TrainState:
+        made.append(begin(*args, **settings))
+        return made[0]
+
+    monkeypatch.setattr(ours, "_state", kept)
+    work = kind(name="a", case=case, data=data, precision=Precision.fp32).build(setup)
+    objective = made[0].objective
+    before = [weight.clone() for weight in objective.encoder.parameters()]
+    for _ in range(2):
+        work()
+    # The first steps of a long warm-up are too small for weights near 1; biases, which begin at 0, show them.
+    assert not all(torch.equal(*pair) for pair in zip(before, objective.encoder.parameters(), strict=True))
+    assert all(module.training for module in objective.modules())
+
+
+class Told(nn.Module):
+    """A model of the peer's kind that keeps what it computes in."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer, self.seen = nn.Linear(4, 4), []
+
+    def forward(self, x: Tensor) -> Any:
+        out = self.layer(x)
+        self.seen.append((out.dtype, self.training))
+        return SimpleNamespace(loss=out.float().mean())
+
+
+@pytest.mark.parametrize(("precision", "dtype"), [("fp32", torch.float32), ("bf16", torch.bfloat16)])
+def test_the_peer_trains_in_the_precision_it_is_told(setup: Setup, precision: str, dtype: torch.dtype) -> None:
+    model, peer = Told(), PeerConfig(name="p", precision=Precision(precision))
+    before = model.layer.weight.clone()
+    assert _loop(model, [PaddedStep({"x": torch.ones(2, 4)}, 7)], setup, peer, pieces=2)().amount == 14
+    assert model.seen == [(dtype, True)] * 2
+    assert not torch.equal(model.layer.weight, before)
+
+
+def test_the_peer_is_compiled_where_it_is_told_to(setup: Setup, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Compiling itself takes too long for a test."""
+    asked: list[str] = []
+
+    def compiled(model: nn.Module) -> Any:
+        return lambda **inputs: asked.append(name) or model(**inputs)
+
+    monkeypatch.setattr(torch, "compile", compiled)
+    for name in ("eager", "compiled"):
+        peer = PeerConfig(name=name, compiled=name == "compiled")
+        _loop(Told(), [PaddedStep({"x": torch.ones(2, 4)}, 7)], setup, peer, pieces=2)()
+    assert asked == ["compiled"] * 2
 
 
 @pytest.mark.parametrize("apart", [False, True])
@@ -147,6 +226,28 @@ def test_all_fine_tuning_contenders_have_the_same_epoch(data: DataConfig, setup:
     amounts |= {PeerFinetuning(name="b", case=EPOCH, data=data, peer=peer).build(setup)().amount for peer in peers}
     assert len(amounts) == 1
     assert amounts.pop() > EPOCH.texts * 3
+
+
+def test_the_peers_batches_are_as_wide_as_its_padding_says(
+    data: DataConfig, setup: Setup, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("transformers")
+    from foundation.benchmark import peer
+
+    masks: list[Tensor] = []
+    monkeypatch.setattr(
+        peer, "_loop", lambda _, steps, *__, **___: masks.extend(s.inputs["attention_mask"] for s in steps)
+    )
+    widths: dict[Padding, list[int]] = {}
+    for padding in Padding:
+        how = PeerConfig(name="p", padding=padding, rows=4)
+        PeerFinetuning(name="b", case=EPOCH, data=data, peer=how).build(setup)
+        longest = [int(mask.sum(dim=1).max()) for mask in masks]
+        widths[padding] = [mask.shape[1] for mask in masks]
+        assert widths[padding] == ([EPOCH.seq_len] * 8 if padding is Padding.maximum else longest)
+        masks.clear()
+    assert widths[Padding.grouped] == sorted(widths[Padding.grouped])
+    assert sum(widths[Padding.grouped]) < sum(widths[Padding.batch]) < sum(widths[Padding.maximum])
 
 
 def test_the_peer_keeps_freed_memory_where_it_is_told_to(

@@ -8,7 +8,8 @@ import pytest
 from scipy import stats
 
 from foundation.core.errors import UserError
-from foundation.evaluation.minimal_pairs import estimate, points, read_paradigms
+from foundation.evaluation.minimal_pairs import Paradigm, estimate, points, read_paradigms
+from foundation.evaluation.pair_scores import _read, _write, pairs_table
 from tests.evaluation import toy
 
 
@@ -84,3 +85,21 @@ def test_every_paradigm_weighs_the_same_whatever_its_size() -> None:
 def test_certainty_has_no_width() -> None:
     found = estimate([np.ones(10)], "test")
     assert (found.value, found.low, found.high) == (1, 1, 1)
+
+
+def test_the_mean_of_a_scorer_that_predicts_the_end_is_over_the_end_too(tmp_path: Path) -> None:
+    """-3 nats of two tokens are less a token than -4.2 of three, and more a token once both ends are counted."""
+    paradigm = Paradigm("x", ["a:1"], ["A b."], ["A b c."], 0)
+    sums = {name: np.array([-3.0, -4.2]) for name in ("foundation", "3-gram", "unigram")}
+    _write(tmp_path / "x.parquet", paradigm, [np.arange(2), np.arange(3)], sums)
+    scored = _read(tmp_path / "x.parquet", paradigm)
+    right = {name: (scored.points(name, False).item(), scored.points(name, True).item()) for name in sums}
+    assert right == {"foundation": (1, 0), "3-gram": (1, 1), "unigram": (1, 0)}
+
+
+def test_the_table_has_the_sum_with_its_interval_and_then_the_mean() -> None:
+    cells = {"sum": {"value": 0.6, "low": 0.5, "high": 0.7}, "mean": {"value": 0.1, "low": 0.0, "high": 0.2}}
+    found = {"scorers": ["s"], "paradigms": {"x": {"pairs": 3, "s": cells}}, "overall": {"s": cells}}
+    counts = {"pairs": 3, "max_pairs": None, "identical_dropped": 0, "same_tokens": 0, "difference_of_sums": {}}
+    row = next(line for line in pairs_table(found | counts, "n").splitlines() if line.startswith("x "))
+    assert row.split() == ["x", "3", "60.0", "[50.0,", "70.0]", "10.0"]

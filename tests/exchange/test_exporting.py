@@ -216,6 +216,27 @@ def test_nothing_is_written_when_transformers_answers_otherwise(
     assert [path.name for path in tmp_path.iterdir()] == ["run"]
 
 
+def test_nothing_is_written_when_only_padded_rows_are_answered_otherwise(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    outputs = verify.StockReader.outputs
+
+    def see_padding(reader: verify.StockReader, encoded: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        return outputs(reader, {**encoded, "attention_mask": torch.ones_like(encoded["attention_mask"])})
+
+    monkeypatch.setattr(verify.StockReader, "outputs", see_padding)
+    with pytest.raises(UserError, match="transformers answers otherwise"):
+        exported(lay_foundation(tmp_path / "run", BERT))
+
+
+def test_the_difference_is_the_largest_of_all_logits() -> None:
+    ours = torch.tensor([[1.0, 1.0, 1.0, 1.0], [0.0, 0.0, 0.0, 4.0]])
+    theirs = ours + torch.tensor([[0.3, 0.0, 0.0, 0.0], [0.8, 0.0, 0.0, 0.0]])
+    mask = torch.ones(2, 1, dtype=torch.int64)
+    assert verify.difference({"logits": ours[:1]}, {"logits": theirs[:1]}, mask[:1]) == pytest.approx(0.3)
+    assert verify.difference({"logits": ours[1:]}, {"logits": theirs[1:]}, mask[1:]) == pytest.approx(0.2)
+
+
 def test_nothing_is_written_when_a_weight_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     save = exporting.save_tensors
 

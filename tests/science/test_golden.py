@@ -264,6 +264,18 @@ def test_the_temperature_that_was_put_in_is_found() -> None:
     assert calibration.fit_temperature(always_right, np.array([0, 1, 1])) < 0.1
 
 
+def test_each_half_is_scaled_by_the_temperature_of_the_other() -> None:
+    draws = np.random.default_rng(0)
+    gold = draws.integers(3, size=400)
+    logits = draws.normal(size=(400, 3)) + np.eye(3)[gold]
+    logits[::2] *= 4
+    even, odd = (calibration.fit_temperature(logits[side::2], gold[side::2]) for side in (0, 1))
+    assert even > 3 * odd
+    scaled = calibration.scale_by_other_half(logits, gold)
+    np.testing.assert_allclose(scaled[::2], logits[::2] / odd, **EXACT)
+    np.testing.assert_allclose(scaled[1::2], logits[1::2] / even, **EXACT)
+
+
 def test_inheritance_has_the_mean_squares_of_its_loops() -> None:
     scores = np.random.default_rng(0).normal(size=(3, 6, 4)) + np.random.default_rng(1).normal(size=(1, 6, 1))
     found = variance.inheritance(scores)

@@ -81,15 +81,22 @@ def test_without_a_defect_the_permutation_p_is_uniform() -> None:
 
 def test_a_defect_is_found_and_permuted_labels_find_none() -> None:
     failed = planted.failures(np.random.default_rng(2), (5, 3, 400), defect=1.0)
-    first = contrasts(planted.answers(failed))[0]
-    assert first.permutation_p is not None
-    assert first.permutation_p < 0.01
-    assert first.effect is not None
-    assert first.effect.low > 0
+    found = contrasts(planted.answers(failed))
+    assert found[0].permutation_p is not None
+    assert found[0].permutation_p < 0.01
+    for one in found:
+        assert one.effect is not None
+        assert one.effect.low > 0, f"{one.measure}: whatever it measures, sharing makes more alike"
     shuffled = np.random.default_rng(3).permutation(failed.reshape(15, 400)).reshape(5, 3, 400)
     again = contrasts(planted.answers(shuffled))[0]
     assert again.permutation_p is not None
     assert again.permutation_p > 0.05
+
+
+def test_a_permutation_p_counts_what_was_seen_among_the_permutations() -> None:
+    foundation_M, seed_M = np.repeat(np.arange(5), 3), np.tile(np.arange(3), 5)
+    p = permutation_p(lambda labels: float((labels == foundation_M).all()), foundation_M, seed_M, n_permutations=19)
+    assert p == 1 / 20
 
 
 def test_a_missing_cell_leaves_pairs_of_one_seed_out_of_the_control_arm() -> None:
@@ -162,6 +169,25 @@ def test_a_defect_exceeds_difficulty_and_control() -> None:
     for one in (shape.shared, shape.control, shape.independence, shape.difficulty):
         assert one.sum() == pytest.approx(1)
     assert shape.shared[-1] > shape.control[-1] > shape.independence[-1]
+
+
+def test_a_foundations_difficulty_is_shown_by_other_foundations_only() -> None:
+    failed = planted.failures(np.random.default_rng(0), (4, 1, 40))
+    changed = failed.copy()
+    changed[0] = ~changed[0]
+    before, after = Nulls(planted.answers(failed)), Nulls(planted.answers(changed))
+    for foundation in (0, 1):
+        (one,), (other,) = before.difficulties(foundation), after.difficulties(foundation)
+        assert np.array_equal(one.weights_Q, other.weights_Q) == (foundation == 0)
+
+
+def test_independence_is_of_the_models_that_share_a_foundation() -> None:
+    rates = np.array([0.1, 0.2, 0.9])
+    answers = planted.answers(np.arange(10) < 10 * np.repeat(rates, 2).reshape(3, 2, 1))
+    (found,) = systemic_failures(answers, Nulls(answers), [2])
+    assert found.independence == pytest.approx((rates**2).mean())
+    expected = [((1 - rates) ** 2).mean(), (2 * rates * (1 - rates)).mean(), (rates**2).mean()]
+    assert profile(answers, Nulls(answers)).independence == pytest.approx(expected)
 
 
 def test_two_models_do_not_show_how_often_three_fail() -> None:
@@ -258,6 +284,17 @@ def test_intervals_of_a_difference_of_arms_cover_it(paired: bool) -> None:
     assert COVERS[0] <= covers(resampled, truth) <= (1 if paired else COVERS[1])
     if paired:
         assert COVERS[0] <= covers(left_out, truth) <= COVERS[1]
+
+
+def test_the_multibootstrap_of_a_mean_is_its_textbook_interval_and_two_sided_p() -> None:
+    """One model a foundation, alike on all items, against models that are always wrong: the bootstrap of forty numbers."""
+    values = np.random.default_rng(0).normal(size=40)
+    error = values.std() / 40**0.5
+    first = [np.full((1, 4), value - values.mean() + 1.5 * error) for value in values]
+    found = multibootstrap(first, [np.zeros((1, 4))] * 3, paired=False, n_resamples=5_000)
+    expected = (1.5 - stats.norm.ppf(0.975), 1.5 + stats.norm.ppf(0.975))
+    assert (found.low / error, found.high / error) == pytest.approx(expected, abs=0.1)
+    assert found.p == pytest.approx(2 * stats.norm.sf(1.5), rel=0.1)
 
 
 def test_the_jackknife_of_a_mean_is_its_textbook_error() -> None:

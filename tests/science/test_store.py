@@ -40,6 +40,7 @@ def test_items_are_matched_by_name_and_not_by_place(tmp_path: Path) -> None:
     task = gather([str(tmp_path)]).tasks["toy"]
     by_name = {str(m): row for m, row in zip(task.models, task.predicted_MN != task.gold_N, strict=True)}
     assert np.array_equal(by_name["two/full seed 1"], FAILED[1][1])
+    assert np.array_equal(task.logits_MNK.argmax(axis=2), task.predicted_MN)
 
 
 @pytest.mark.parametrize(

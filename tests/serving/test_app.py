@@ -1,5 +1,6 @@
 """Asking over HTTP: answers are predict's, and whatever is sent gets an answer."""
 
+import asyncio
 import json
 import socket
 import threading
@@ -19,6 +20,7 @@ from foundation.config import conf_folder, register, to_dataclass
 from foundation.core.errors import UserError
 from foundation.serving.app import make_app
 from foundation.serving.config import PredictConfig, ServeConfig
+from foundation.serving.limits import BodyLimit
 from foundation.serving.panel import Panel, load_panel
 from foundation.serving.predict import predict
 from foundation.serving.server import serve
@@ -139,6 +141,24 @@ def test_a_body_that_is_too_large_is_refused_with_413(client: TestClient, is_cou
     reply = client.post("/answer", content=parts, headers=JSON)
     assert reply.status_code == 413
     assert reply.json()["error"].startswith("the request is larger than 20,000 bytes")
+
+
+def test_a_body_that_takes_too_long_is_refused_with_408() -> None:
+    sent: list[Any] = []
+
+    async def app(*_: Any) -> None:
+        raise AssertionError("a request that is not here whole is passed on to nobody")
+
+    async def receive() -> Any:
+        await asyncio.sleep(0.5)
+        return {"type": "http.disconnect"}
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    asyncio.run(BodyLimit(app, 100, seconds=0.05)({"type": "http"}, receive, send))
+    assert sent[0]["status"] == 408
+    assert json.loads(sent[1]["body"]) == {"error": "the request was not here within 0.05 seconds"}
 
 
 def test_what_is_not_there_is_said_as_json(client: TestClient) -> None:

@@ -79,6 +79,12 @@ def test_vectors_of_a_fine_tuned_task_are_those_of_its_own_encoder(runs: Path, t
         embed(replace(cfg, foundation=str(tmp_path / "films")))
 
 
+def test_a_foundation_reads_no_further_than_it_was_pretrained_and_without_dropout(runs: Path, tmp_path: Path) -> None:
+    encoder = load_text_encoder(settings(runs, tmp_path, TEXTS))
+    assert (encoder.seq_len, encoder.encoder.cfg.max_seq_len) == (12, 16)
+    assert not any(module.training for module in encoder.encoder.modules())
+
+
 def test_an_empty_file_gives_an_empty_array(runs: Path, tmp_path: Path) -> None:
     embed(settings(runs, tmp_path, [], output=str(tmp_path / "v.npy")))
     assert np.load(tmp_path / "v.npy").shape == (0, 32)
