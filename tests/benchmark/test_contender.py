@@ -8,7 +8,6 @@ import time
 from dataclasses import dataclass, replace
 
 import pytest
-import torch
 
 from foundation.benchmark.contender import Contender, Done, Player, Setup, Work, _play
 from foundation.core.errors import UserError
@@ -60,10 +59,16 @@ def test_a_turn_is_as_many_pieces_as_fill_the_time() -> None:
 
 def test_a_contender_has_the_threads_that_are_asked_for() -> None:
     """In this process: one of its own would import torch, which takes seconds."""
+    import torch  # not above: contenders' processes import this file, and have no threads of torch's
+
+    before = torch.get_num_threads()
     bench, contender = multiprocessing.Pipe()
     bench.send(False)
-    _play(contender, Sleeper(name="a"), replace(SETUP, threads=torch.get_num_threads() + 2))
-    assert bench.recv().threads == torch.get_num_threads() == 3
+    try:
+        _play(contender, Sleeper(name="a"), replace(SETUP, threads=before + 2))
+        assert bench.recv().threads == torch.get_num_threads() == before + 2
+    finally:
+        torch.set_num_threads(before)
 
 
 def test_a_peer_that_cannot_run_is_kept_as_a_result() -> None:
