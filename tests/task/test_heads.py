@@ -106,3 +106,13 @@ def test_dropout_acts_in_training_only() -> None:
     example = rows(np.zeros(4, dtype=np.int64))
     assert not torch.equal(task.train().logits(example), task.logits(example))
     assert torch.equal(task.eval().logits(example), task.logits(example))
+
+
+def test_the_pooled_row_and_the_layer_behind_it_are_both_dropped() -> None:
+    head = LabelHead(MODEL, 3, Pooling.mean, dropout=0.5).double().train()
+    randomise(head)
+    seen: list[Tensor] = []
+    for part in (head.dense, head.out):
+        part.register_forward_pre_hook(lambda _module, inputs: seen.append(inputs[0]))
+    head(torch.randn(400, MODEL.width, dtype=torch.float64), (2,) * 200)
+    assert [float((each == 0).double().mean()) for each in seen] == pytest.approx([0.5, 0.5], abs=0.05)
