@@ -7,7 +7,7 @@ import pytest
 from hydra import compose, initialize_config_dir
 
 from foundation.benchmark.cases import Case
-from foundation.benchmark.config import BenchConfig, CasesConfig, StartupCase
+from foundation.benchmark.config import BenchConfig, CasesConfig, PeerConfig, StartupCase
 from foundation.benchmark.contender import Contender, Done, Setup, Turn, Work
 from foundation.benchmark.report import lines_of, summary, table
 from foundation.benchmark.session import bench
@@ -39,7 +39,7 @@ def test_what_is_measured_is_printed_and_kept_beside_what_was_there(
     assert kept["cases"].keys() == {"one", "two"}
     one = kept["cases"]["one"]
     assert len(one["contenders"]["ours"]["turns"]) == 2
-    assert one["machine"]["cpu_count"] and one["versions"]["torch"]
+    assert one["machine"]["cpu_count"] and one["versions"]["torch"] and one["load_before"] >= 0
     printed = capsys.readouterr().out
     assert "two" in printed and "seconds" in printed and "6 × weights touched" in printed
 
@@ -106,7 +106,25 @@ def test_the_best_peer_is_the_one_compared_with_and_failures_are_told() -> None:
     text = table("case", found)
     assert "ours is 2.00× the peer's best (better), 5.00× its default" in text
     assert "could not run: RuntimeError: no compiler" in text
-    assert "a note" in text
+    assert "a note" in text and "its code changed" not in text
+
+
+def test_the_best_peer_is_the_one_whose_ratio_is_the_lowest() -> None:
+    case, players = played()
+    players[2:3] = [Played("lucky", [40.0, 26.0, 41.0]), Played("steady", [39.0, 30.0, 50.0])]
+    lines = {line.name: line for line in lines_of(case, players)}
+    assert lines["lucky"].rate > lines["steady"].rate
+    assert (lines["lucky"].ratio, lines["steady"].ratio) == (2.5, 2.4)
+    assert summary(case, players)["best_peer"] == "steady"
+
+
+def test_a_peer_whose_code_was_changed_is_told_apart_from_its_best_setting() -> None:
+    case, players = played()
+    players += [Played("gathers", [80.0, 40.0, 96.0], is_changed=True), Played("slow", [1.0] * 3, is_changed=True)]
+    found = summary(case, players)
+    assert (found["best_peer"], found["times_best_peer"], found["times_default_peer"]) == ("better", 2.0, 5.0)
+    assert (found["best_changed_peer"], found["times_best_changed_peer"]) == ("gathers", 1.25)
+    assert "1.25× its code changed (gathers)" in table("case", found)
 
 
 def test_seconds_are_told_where_a_piece_of_work_is_one_run() -> None:
@@ -130,6 +148,7 @@ def test_the_full_set_has_every_size_length_and_vocabulary() -> None:
     register(BenchConfig, "bench")
     with initialize_config_dir(str(conf_folder().resolve()), version_base="1.3"):
         cases = to_dataclass(compose("bench", ["bench=full"]), BenchConfig).bench
+    assert {peer.gathers for peer in cases.pretraining_peers} == {True, False}
     kinds = {(case.size.layers, case.size.width, case.seq_len, case.size.vocab_size) for case in cases.pretraining}
     assert len(kinds) == 4 * 2 * 2
     assert {peer.compiled for peer in cases.pretraining_peers} == {True, False}
@@ -146,6 +165,13 @@ def test_the_full_set_has_every_size_length_and_vocabulary() -> None:
 def test_settings_that_cannot_work_are_refused(tmp_path: Path, changed: dict[str, Any], words: str) -> None:
     with pytest.raises(UserError, match=words):
         settings(tmp_path, "one", "two", **changed).check()
+
+
+def test_a_peer_gathers_in_pretraining_only(tmp_path: Path) -> None:
+    peers = [PeerConfig(name="p", gathers=True)]
+    settings(tmp_path, bench=CasesConfig(pretraining_peers=peers)).check()
+    with pytest.raises(UserError, match="p: gathers=true is of pretraining"):
+        settings(tmp_path, bench=CasesConfig(finetuning_peers=peers)).check()
 
 
 def test_two_cases_need_two_names(tmp_path: Path) -> None:

@@ -139,7 +139,8 @@ def _finetuning(case: FinetuningCase, cfg: BenchConfig, setup: Setup) -> Case:
 
 def _as_peer(peer: PeerConfig) -> dict[str, Any]:
     """How a peer's contender is shown."""
-    return {"name": f"transformers {peer.name}", "is_default": peer.is_default, "product": peer.precision.value}
+    shown = {"is_default": peer.is_default, "is_changed": peer.gathers, "product": peer.precision.value}
+    return {"name": f"transformers {peer.name}", **shown}
 
 
 def _products(kinds: list[Precision]) -> list[Contender]:

@@ -21,6 +21,7 @@ class PeerConfig:
     """One way of using the peer. rows: of an optimizer step; 0: as many as ours. is_default: what its script does unasked.
 
     keeps_memory: freed memory stays with the process, as in our own runs (core/memory.py); no script of the peer's sees to it.
+    gathers: in pretraining, its head works at the masked positions only. No setting of its class does that: some lines around it.
     """
 
     name: str
@@ -30,6 +31,7 @@ class PeerConfig:
     padding: Padding = Padding.maximum
     is_default: bool = False
     keeps_memory: bool = False
+    gathers: bool = False
 
 
 @dataclass(kw_only=True, slots=True)
@@ -86,11 +88,13 @@ class PreparationCase:
 class StartupCase:
     """Seconds until a command answers. until_step: stop the clock at the first step that is logged, not at the end.
 
+    status: that the command ends with; any other is a failure, and no measurement.
     against_imports: beside what run_mlm.py imports before it can do anything.
     """
 
     name: str
     command: list[str]
+    status: int = 0
     until_step: bool = False
     against_imports: bool = False
 
@@ -140,6 +144,11 @@ class BenchConfig:
             for name in ("rounds", "round_seconds")
             if getattr(self, name) <= 0
         ] + self.trainer.problems()
+        found += [
+            f"{peer.name}: gathers=true is of pretraining; in fine-tuning nothing is predicted at tokens: leave it out"
+            for peer in self.bench.finetuning_peers
+            if peer.gathers
+        ]
         if "/" in self.name or not self.name:
             found.append(f"name={self.name} must be the name of a folder")
         names = self.case_names()

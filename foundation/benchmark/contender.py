@@ -13,15 +13,18 @@ from multiprocessing.connection import Connection
 from typing import TypeAlias
 
 from foundation.core.errors import UserError
-from foundation.core.run import peak_memory_bytes
+from foundation.core.memory import peak_memory_bytes
 
 
 @dataclass(frozen=True, slots=True)
 class Done:
-    """A piece of work. amount: tokens, words, operations or runs. seconds: where the work times itself."""
+    """A piece of work. amount: tokens, words, operations or runs. seconds: where the work times itself. peak_bytes: where it
+    is done by a process of its own.
+    """
 
     amount: float
     seconds: float | None = None
+    peak_bytes: int | None = None
 
 
 Work: TypeAlias = Callable[[], Done]
@@ -55,12 +58,14 @@ class Setup:
 class Contender(ABC):
     """One way of doing a case's work. Crosses to its process as plain settings, and builds what it needs there.
 
+    is_default: what the peer does unasked. is_changed: the peer after work on its code, which is more than its best setting.
     product: whose measured matrix-product rate its own is held against, fp32 or bf16; None for work that is no products.
     """
 
     name: str
     is_ours: bool = False
     is_default: bool = False
+    is_changed: bool = False
     product: str | None = None
 
     @abstractmethod
@@ -146,7 +151,10 @@ def _play(pipe: Connection, contender: Contender, setup: Setup) -> None:
         pieces = 0
         while pipe.recv():
             if not pieces:  # in its first turn: it has the machine for itself
-                pieces = max(1, round(setup.round_seconds / _timed(work, 1, setup.device).seconds))
+                # By the clock, whatever a piece times of itself: a turn lasts as long as all of its pieces.
+                start = time.perf_counter()
+                _timed(work, 1, setup.device)
+                pieces = max(1, round(setup.round_seconds / (time.perf_counter() - start)))
             pipe.send(_timed(work, pieces, setup.device))
     except UserError as error:
         pipe.send(_Failed(str(error), ""))
@@ -168,7 +176,9 @@ def _timed(work: Work, pieces: int, device: str) -> Turn:
     _synchronize(device)
     seconds = time.perf_counter() - start
     own = [piece.seconds for piece in done if piece.seconds is not None]
-    return Turn(sum(piece.amount for piece in done), sum(own) if own else seconds, peak_memory_bytes(device))
+    peaks = [piece.peak_bytes for piece in done if piece.peak_bytes is not None]
+    peak_bytes = max(peaks) if peaks else peak_memory_bytes(device)
+    return Turn(sum(piece.amount for piece in done), sum(own) if own else seconds, peak_bytes)
 
 
 def _synchronize(device: str) -> None:

@@ -37,7 +37,9 @@ def _state(objective: Objective, setup: Setup, precision: Precision, *, compiles
     keep_freed_memory()
     device = torch.device(setup.device)
     objective = objective.to(device).train()
-    updater = Updater(objective, AdamWConfig(lr=1e-4), ScheduleConfig(shape=Shape.linear), _TOTAL_STEPS)
+    updater = Updater(
+        objective, AdamWConfig(lr=5e-5), ScheduleConfig(shape=Shape.linear, warmup_share=0.0), _TOTAL_STEPS
+    )
     compiles = compiles and device.type == "cuda" and precision is Precision.bf16
     return TrainState(objective, updater, device, precision, compiles)
 

@@ -1,18 +1,21 @@
 """Hugging Face transformers, used as its own scripts and documentation advise, in a bare loop without the Trainer's costs.
 
 The peer gets what helps it: tensors that are padded and on the device before the clock starts, one shape throughout (to which a
-compiler and oneDNN adapt), SDPA attention, fused AdamW. As in run_mlm.py, the vocabulary product is over every position.
+compiler and oneDNN adapt), SDPA attention, fused AdamW. As in run_mlm.py, the vocabulary product is over every position, unless
+the peer is told to gather, which its classes do not do by themselves.
 
-Letters: R rows · L tokens of a padded row
+Letters: R rows · L tokens of a padded row · M targets of a step, padded with such as are ignored · D width
 """
 
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import cycle
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from foundation.benchmark.config import FinetuningCase, Padding, PeerConfig, PretrainingCase, SizeConfig
@@ -31,7 +34,7 @@ _IGNORED = -100
 
 @dataclass(frozen=True, slots=True)
 class PaddedStep:
-    """Inputs of one optimizer step, each (R, L) or (R,), under the peer's names; and how many tokens are real."""
+    """Inputs of one optimizer step, each (R, L), (R,) or (M,), under the peer's names; and how many tokens are real."""
 
     inputs: dict[str, Tensor]
     n_tokens: int
@@ -83,6 +86,35 @@ def _rectangle(flat: Tensor, lengths: tuple[int, ...], seq_len: int, fill: int) 
     return out
 
 
+def gathered(steps: list[PaddedStep]) -> list[PaddedStep]:
+    """The same steps with targets told as (M,) positions in R·L and (M,) labels, M that of the largest step: one shape."""
+    asked = [(step.inputs["labels"].flatten() != _IGNORED).nonzero().flatten() for step in steps]
+    most = max(map(len, asked))
+    found = []
+    for step, at in zip(steps, asked, strict=True):
+        labels = step.inputs["labels"].flatten()[at]
+        filler = (0, most - len(at))
+        told = {"targets_at": F.pad(at, filler), "labels": F.pad(labels, filler, value=_IGNORED)}
+        found.append(PaddedStep(step.inputs | told, step.n_tokens))
+    return found
+
+
+class GatheringBert(torch.nn.Module):
+    """The peer's own modules and loss, its head at the targets alone: what somebody does who cannot wait for the class to."""
+
+    def __init__(self, model: Any) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, *, targets_at: Tensor, labels: Tensor, next_sentence_label: Tensor, **inputs: Tensor) -> Any:
+        """Inputs as of PaddedStep, gathered; what has the attribute `loss`."""
+        states = self.model.bert(**inputs)
+        at_targets_MD = states.last_hidden_state.flatten(0, 1).index_select(0, targets_at)
+        logits, pair_logits = self.model.cls(at_targets_MD, states.pooler_output)
+        loss = F.cross_entropy(logits, labels) + F.cross_entropy(pair_logits, next_sentence_label)
+        return SimpleNamespace(loss=loss)
+
+
 def _loop(model: Any, steps: list[PaddedStep], setup: Setup, peer: PeerConfig, pieces: int) -> Work:
     """Work of `pieces` optimizer steps over the given ones, round and round."""
     device = torch.device(setup.device)
@@ -126,7 +158,9 @@ class PeerPretraining(Contender):
         examples = pretraining_examples(self.case, corpus)
         steps = [step for example in examples for step in padded_steps(example, self.peer.rows, self.case.seq_len)]
         torch.manual_seed(0)
-        model = BertForPreTraining(bert_settings(self.case.size, self.case.seq_len))
+        model: Any = BertForPreTraining(bert_settings(self.case.size, self.case.seq_len))
+        if self.peer.gathers:
+            model, steps = GatheringBert(model), gathered(steps)
         return _loop(model, steps, setup, self.peer, pieces=len(steps) // len(examples))
 
 

@@ -5,7 +5,7 @@ from statistics import median
 from typing import Any
 
 from foundation.benchmark.cases import PRODUCT_NAMES, Case
-from foundation.benchmark.contender import Player
+from foundation.benchmark.contender import Contender, Player
 from foundation.core.plain import to_plain
 
 FORMULA = (
@@ -56,7 +56,8 @@ def summary(case: Case, players: list[Player]) -> dict[str, Any]:
     """Everything about a case, every turn included."""
     lines = {line.name: line for line in lines_of(case, players)}
     peers = [player.contender for player in players if not player.contender.is_ours and not player.failure]
-    best = max(peers, key=lambda peer: lines[peer.name].rate, default=None)
+    best = _nearest([peer for peer in peers if not peer.is_changed], lines)
+    changed = _nearest([peer for peer in peers if peer.is_changed], lines)
     default = next((peer for peer in peers if peer.is_default), None)
     return {
         "unit": case.unit,
@@ -65,6 +66,8 @@ def summary(case: Case, players: list[Player]) -> dict[str, Any]:
         "best_peer": None if best is None else best.name,
         "times_best_peer": None if best is None else lines[best.name].ratio,
         "times_default_peer": None if default is None else lines[default.name].ratio,
+        "best_changed_peer": None if changed is None else changed.name,
+        "times_best_changed_peer": None if changed is None else lines[changed.name].ratio,
         "contenders": {
             player.contender.name: {
                 **({} if player.failure else to_plain(lines[player.contender.name])),
@@ -76,6 +79,11 @@ def summary(case: Case, players: list[Player]) -> dict[str, Any]:
             for player in players
         },
     }
+
+
+def _nearest(peers: list[Contender], lines: dict[str, Line]) -> Contender | None:
+    """The one that comes nearest to ours, by the ratio that is told of it."""
+    return min(peers, key=lambda peer: lines[peer.name].ratio, default=None)
 
 
 def table(name: str, found: dict[str, Any]) -> str:
@@ -109,4 +117,6 @@ def table(name: str, found: dict[str, Any]) -> str:
             f"  ours is {found['times_best_peer']:.2f}× the peer's best ({found['best_peer']})"
             + (f", {default:.2f}× its default" if default is not None else "")
         )
+    if found["best_changed_peer"]:
+        lines.append(f"  {found['times_best_changed_peer']:.2f}× its code changed ({found['best_changed_peer']})")
     return "\n".join(lines)

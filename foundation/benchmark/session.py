@@ -33,7 +33,8 @@ def bench(cfg: BenchConfig, settings: dict[str, Any]) -> dict[str, Any]:
     print(*(f"{key}: {value}" for key, value in about.items()), sep="\n", flush=True)
     measured = {}
     for case in build_cases(cfg, setup):
-        measured[case.name] = {**measure(case, cfg.rounds, setup), **about, "settings": settings}
+        load = os.getloadavg()[0]  # of before it, when only the case before this one should have been at work
+        measured[case.name] = {**measure(case, cfg.rounds, setup), **about, "load_before": load, "settings": settings}
         write_json(path, {"formula": FORMULA, "cases": {**cases, **measured}})
         print(table(case.name, measured[case.name]), flush=True)
     print(f"\n{FORMULA}\n{path}")

@@ -12,6 +12,7 @@ from pathlib import Path
 from foundation.benchmark.config import StartupCase
 from foundation.benchmark.contender import Contender, Done, Setup, Work
 from foundation.core.errors import UserError
+from foundation.core.memory import peak_memory_bytes_of_children
 
 _POLL_SECONDS = 0.02
 
@@ -37,10 +38,9 @@ class Command(Contender):
             _, said = process.communicate()
             seconds = seconds or time.perf_counter() - start
             shutil.rmtree(Path(setup.runs_dir) / name, ignore_errors=True)
-            # A config mistake ends with 1, on purpose.
-            if process.returncode not in (0, 1) or (self.case.until_step and process.returncode):
+            if process.returncode != self.case.status:
                 raise UserError(f"{shlex.join(command)} ended with status {process.returncode}: {said[-300:]}")
-            return Done(1, seconds)
+            return Done(1, seconds, peak_memory_bytes_of_children())
 
         return work
 
@@ -68,6 +68,6 @@ class PeerImports(Contender):
 
         def work() -> Done:
             subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
-            return Done(1)
+            return Done(1, peak_bytes=peak_memory_bytes_of_children())
 
         return work

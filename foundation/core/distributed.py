@@ -62,6 +62,11 @@ def launcher() -> list[str]:
     return ["torchrun", *(["--nnodes", str(machines)] if machines > 1 else []), "--nproc-per-node", str(per_machine)]
 
 
+def command_line(entry: str) -> list[str]:
+    """The words that start this command again, with as many processes: `python -m foundation.<entry>` and what was given."""
+    return [*launcher(), "-m", f"foundation.{entry}", *sys.argv[1:]]
+
+
 def is_main() -> bool:
     """True in the one process that writes files and prints."""
     return rank() == 0

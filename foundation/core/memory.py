@@ -2,6 +2,7 @@
 
 import ctypes
 import re
+import resource
 import sys
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -29,6 +30,26 @@ def give_back_freed_memory() -> None:
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform.startswith("linux") else None
     if trim is not None:
         trim(0)
+
+
+def peak_memory_bytes(device: str) -> int:
+    """The most memory in use so far: by tensors on the GPU, or by this whole process on the CPU."""
+    if device.startswith("cuda"):
+        import torch
+
+        return torch.cuda.max_memory_allocated()
+    return _peak_bytes(resource.RUSAGE_SELF)
+
+
+def peak_memory_bytes_of_children() -> int:
+    """The most memory that any one process had in use that this one started and that has ended."""
+    return _peak_bytes(resource.RUSAGE_CHILDREN)
+
+
+def _peak_bytes(who: int) -> int:
+    peak = resource.getrusage(who).ru_maxrss
+    # Linux counts in KiB, macOS in bytes.
+    return peak if sys.platform == "darwin" else peak * 1024
 
 
 class PeakMemory(AbstractContextManager["PeakMemory"]):

@@ -10,9 +10,7 @@ runs/<name>/
 import fcntl
 import os
 import re
-import resource
 import shutil
-import sys
 import uuid
 from datetime import UTC, datetime
 from pathlib import Path
@@ -143,17 +141,6 @@ class Run:
                 raise
 
 
-def peak_memory_bytes(device: str) -> int:
-    """The most memory in use so far: by tensors on the GPU, or by this whole process on the CPU."""
-    if device.startswith("cuda"):
-        import torch
-
-        return torch.cuda.max_memory_allocated()
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    # Linux counts in KiB, macOS in bytes.
-    return peak if sys.platform == "darwin" else peak * 1024
-
-
 def _hold(path: Path) -> BinaryIO:
     """Lock the run folder, made if need be, for as long as the returned file is open or the process lives."""
     try:
@@ -222,7 +209,7 @@ def _started(path: Path, config: dict[str, Any], command: list[str]) -> dict[str
 
 def _continued(path: Path, config: Plain, speed_only: frozenset[str], command: list[str], name: str) -> Plain:
     """Add a session to a run, if its settings still are those that its result depends on."""
-    changed = differences(read_config(path / CONFIG_FILE), yaml.safe_load(to_yaml(config)))
+    changed = _changes(path, config)
     forbidden = {key: values for key, values in changed.items() if not is_within(key, speed_only)}
     if forbidden and _left_nothing(path):
         return _started(path, config, command)
@@ -247,13 +234,18 @@ def _continued(path: Path, config: Plain, speed_only: frozenset[str], command: l
 
 def refuse_other_settings(path: Path, config: Plain, speed_only: frozenset[str]) -> None:
     """Raise UserError where a finished run was made under other settings than these; what is newer than it is passed over."""
-    changed = differences(read_config(path / CONFIG_FILE), yaml.safe_load(to_yaml(config)))
-    told = {k: pair for k, pair in changed.items() if not is_within(k, speed_only) and pair[0] is not ABSENT}
+    changed = _changes(path, config).items()
+    told = {key: pair for key, pair in changed if not is_within(key, speed_only) and pair[0] is not ABSENT}
     if told:
         raise UserError(
             f"{path} is finished, under other settings than these:\n{_listed(told)}\n"
             "Give them their old values to keep it, or start a new run under another name=."
         )
+
+
+def _changes(path: Path, config: Plain) -> dict[str, tuple[Any, Any]]:
+    """What a run's settings were and what they would be, where these differ: as YAML has them, which knows no tuples."""
+    return differences(read_config(path / CONFIG_FILE), yaml.safe_load(to_yaml(config)))
 
 
 def _listed(changed: dict[str, tuple[Any, Any]]) -> str:

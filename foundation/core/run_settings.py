@@ -22,9 +22,10 @@ def read_config(path: Path) -> dict[str, Any]:
     try:
         config = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} is not valid YAML ({error}): restore it or start a new run") from None
+        where = " ".join(str(error).split())  # several lines, with a drawing of the place
+        raise UserError(f"{path} is not valid YAML ({where}): restore what the run wrote, or start a new run") from None
     if not isinstance(config, dict):
-        raise UserError(f"{path} holds no settings: restore it or start a new run")
+        raise UserError(f"{path} holds no settings: restore what the run wrote, or start a new run")
     return config
 
 
@@ -35,19 +36,19 @@ def shown(value: Any) -> str:
 
 def differences(old: dict[str, Any], new: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
     """Old and new value of the settings that differ, by dotted name."""
-    was, now = _leaves(old), _leaves(new)
+    was, now = leaves(old), leaves(new)
     pairs = {key: (was.get(key, ABSENT), now.get(key, ABSENT)) for key in was | now}
     # repr: nan equals itself there, and True is not 1.
     return {key: pair for key, pair in pairs.items() if repr(pair[0]) != repr(pair[1])}
 
 
-def _leaves(config: dict[str, Any], above: str = "") -> dict[str, Any]:
+def leaves(config: dict[str, Any], above: str = "") -> dict[str, Any]:
     """Settings by dotted name."""
-    leaves: dict[str, Any] = {}
+    found: dict[str, Any] = {}
     for key, value in config.items():
-        inner = _leaves(value, f"{above}{key}.") if isinstance(value, dict) else {}
-        leaves.update(inner or {f"{above}{key}": value})
-    return leaves
+        inner = leaves(value, f"{above}{key}.") if isinstance(value, dict) else {}
+        found.update(inner or {f"{above}{key}": value})
+    return found
 
 
 def is_within(key: str, names: frozenset[str]) -> bool:

@@ -1,6 +1,5 @@
 """One evaluation of one foundation: find it, ask it, and keep what it said below its run folder."""
 
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -8,6 +7,7 @@ from typing import Any
 import torch
 
 from foundation.core.device import choose_device
+from foundation.core.distributed import command_line
 from foundation.core.errors import UserError
 from foundation.core.files import fingerprint, hash_file, write_json
 from foundation.core.memory import keep_freed_memory
@@ -42,14 +42,13 @@ def evaluate(cfg: EvaluateConfig, settings: dict[str, Any]) -> dict[str, Any]:
     # Heads are asked too, so the whole file of weights counts, not the encoder's fingerprint alone.
     texts = fingerprint([hash_file(path) for path in files]) if files else foundation.info.get("corpus")
     identity = {"weights": foundation.info["weights_hash"], "texts": texts}
-    command = [Path(sys.executable).name, "-m", "foundation.evaluate", *sys.argv[1:]]
     started = time.perf_counter()
     with open_run(
         folder,
         {**settings, **identity},
         resume=run_exists(folder),
         speed_only=_SPEED_ONLY,
-        command=command,
+        command=command_line("evaluate"),
         name="evaluation.name",
     ) as run:
         match cfg.evaluation:

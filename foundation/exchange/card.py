@@ -8,7 +8,7 @@ from foundation.core.run import RUN_FILE
 from foundation.data.sources import source_title
 from foundation.exchange.family import Stock
 from foundation.exchange.lineage import arms_of, spread, trace
-from foundation.task.cell import SCORES_FILE
+from foundation.task.results import SCORES_FILE
 
 _PIPELINES = {
     "ForPreTraining": "fill-mask",

@@ -20,8 +20,8 @@ from foundation.exchange.tokenizer import write_tokenizer
 from foundation.exchange.verify import StockReader, check_answers, require_transformers
 from foundation.model.config import ModelConfig
 from foundation.task.batches import tokenize
-from foundation.task.cell import SCORES_FILE
 from foundation.task.finetuned import load_finetuned
+from foundation.task.results import SCORES_FILE
 from foundation.train.checkpoint import save_tensors
 from foundation.train.config import Precision
 from foundation.train.foundation import load_foundation

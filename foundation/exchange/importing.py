@@ -1,9 +1,10 @@
 """From a folder of transformers' to a foundation of ours, with its card and its place among the runs."""
 
-import sys
+import shlex
 from pathlib import Path
 from typing import Any
 
+from foundation.core.distributed import command_line
 from foundation.core.errors import UserError
 from foundation.core.files import fingerprint, hash_file
 from foundation.core.plain import to_plain
@@ -28,7 +29,7 @@ def import_folder(cfg: ImportConfig, settings: dict[str, Any]) -> Path:
     if arrival.left:
         notes.append(f"Left behind: {', '.join(arrival.left)}.")
     info = _info(cfg, arrival, folder) | {"tokenizer": tokenizer.fingerprint}
-    command = [Path(sys.executable).name, "-m", "foundation.import_hf", *sys.argv[1:]]
+    command = command_line("import_hf")
     with open_run(path, settings, resume=False, speed_only=frozenset(), command=command) as run:
         card = _card(info, notes)
         own = save_foundation(path / "final", arrival.tensors, arrival.model, tokenizer, info, card)
@@ -36,7 +37,7 @@ def import_folder(cfg: ImportConfig, settings: dict[str, Any]) -> Path:
     print(f"{folder} ({arrival.architecture}) is a foundation now: {path / 'final'}")
     for note in notes:
         print(f"  {note}")
-    print(f"  next        python -m foundation.finetune task=sst2 foundation={cfg.name}")
+    print(f"  next        python -m foundation.finetune task=sst2 {shlex.quote(f'foundation={cfg.name}')}")
     return path / "final"
 
 

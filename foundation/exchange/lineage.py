@@ -9,7 +9,7 @@ from typing import Any
 
 from foundation.core.files import read_json
 from foundation.core.run import RUN_FILE
-from foundation.task.cell import SCORES_FILE
+from foundation.task.results import SCORES_FILE
 
 _SHOWN = 12  # digits of a fingerprint in a diagram
 

@@ -12,7 +12,7 @@ def model_card(run: dict[str, Any], corpus: dict[str, Any], info: dict[str, Any]
     commit = (run.get("git") or {}).get("commit")
     return f"""# {info["name"]}
 
-A Transformer encoder pretrained from scratch by Foundation.
+A Transformer encoder pretrained by Foundation{"" if "init" in info else " from scratch"}.
 
 | what | |
 |---|---|

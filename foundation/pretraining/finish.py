@@ -35,7 +35,7 @@ def finish(session: "Session") -> None:
         f"{cfg.name}: {info['tokens']:,} tokens in {info['training_seconds']:.0f} s of training\n"
         f"  foundation  {final}\n"
         f"  curves      {run.path / 'plots'}\n"
-        f"  next        python -m foundation.finetune task=rotten_tomatoes foundation={cfg.name}{elsewhere}"
+        f"  next        python -m foundation.finetune task=rotten_tomatoes {shlex.quote(f'foundation={cfg.name}')}{elsewhere}"
     )
 
 

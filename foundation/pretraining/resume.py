@@ -1,7 +1,6 @@
 """What a resumed run must share with the one it goes on with, beside its settings; and the command that goes on."""
 
 import shlex
-import sys
 from pathlib import Path
 
 from foundation.core import distributed
@@ -45,8 +44,8 @@ def dropout_changes(run: Run) -> list[str]:
 
 def command_to_go_on() -> str:
     """As this session was started, and resumed."""
-    words = [word for word in sys.argv[1:] if not word.startswith("resume=")]
-    return shlex.join([*distributed.launcher(), "-m", "foundation.pretrain", *words, "resume=true"])
+    words = [word for word in distributed.command_line("pretrain") if not word.startswith("resume=")]
+    return shlex.join([*words, "resume=true"])
 
 
 def full_disk(error: OSError, run_path: Path) -> UserError:

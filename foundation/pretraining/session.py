@@ -12,9 +12,9 @@ from foundation.core.device import StopRequest, choose_device
 from foundation.core.errors import UserError
 from foundation.core.files import fingerprint, is_full_disk
 from foundation.core.logger import Logger
-from foundation.core.memory import keep_freed_memory
+from foundation.core.memory import keep_freed_memory, peak_memory_bytes
 from foundation.core.plain import to_plain
-from foundation.core.run import Run, open_run, peak_memory_bytes, refuse_other_settings, remove_run, run_exists
+from foundation.core.run import Run, open_run, refuse_other_settings, remove_run, run_exists
 from foundation.core.wandb_log import start_wandb
 from foundation.model import native
 from foundation.model.flops import flops_per_token
@@ -76,8 +76,8 @@ def _run(cfg: PretrainConfig, settings: dict[str, Any], device: torch.device) ->
         refuse_other_settings(path, settings, SPEED_ONLY)
         print(f"{path} is finished: its foundation is in {path / 'final'}")
         return
-    command = [*distributed.launcher(), "-m", "foundation.pretrain", *sys.argv[1:]]
     try:
+        command = distributed.command_line("pretrain")
         with open_run(path, settings, resume=resume, speed_only=SPEED_ONLY, command=command) as run:
             status = Session(cfg, settings, run, device, beginning).run_to_end()
     except OSError as error:

@@ -3,15 +3,12 @@
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from foundation.core.errors import UserError
 from foundation.core.files import read_json
 from foundation.core.plain import from_plain
 from foundation.core.run import CONFIG_FILE
+from foundation.core.run_settings import read_config
 from foundation.task.config import TaskConfig
-
-PREDICTIONS_FILE, SCORES_FILE = "predictions.parquet", "scores.json"
+from foundation.task.results import PREDICTIONS_FILE, SCORES_FILE
 
 
 def arm_of(path: Path) -> Path:
@@ -34,17 +31,9 @@ def summary_of(arm: Path) -> dict[str, Any]:
 
 
 def settings_of(run: Path) -> dict[str, Any]:
-    """A run folder's settings; none where it has none."""
+    """A run folder's settings; none where it has none. Raises UserError where the file is damaged."""
     path = run / CONFIG_FILE
-    if not path.is_file():
-        return {}
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError):
-        content = None
-    if not isinstance(content, dict):
-        raise UserError(f"{path} holds no settings any more: put back the file that the run wrote")
-    return content
+    return read_config(path) if path.is_file() else {}
 
 
 def recipe_of(arm: Path) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from foundation.core.run_settings import is_within, leaves
 from foundation.science.conditions import Condition
 
 # What a repetition may have of its own: its seed, its name, where it lies, and how it is computed.
@@ -50,8 +51,8 @@ def unlike(found: Iterable[Condition]) -> list[str]:
 
 def _differing(settings: Iterable[dict[str, Any]], own: frozenset[str]) -> list[str]:
     """Models of which nothing is known are passed over. Shapes come first: they say most."""
-    known = [_leaves(each) for each in settings if each]
-    keys = {key for each in known for key in each if not any(key == o or key.startswith(f"{o}.") for o in own)}
+    known = [leaves(each) for each in settings if each]
+    keys = {key for each in known for key in each if not is_within(key, own)}
     found = []
     for key in sorted(keys, key=lambda key: (not key.startswith("model."), key)):
         # repr: True is not 1.
@@ -59,11 +60,4 @@ def _differing(settings: Iterable[dict[str, Any]], own: frozenset[str]) -> list[
         if len(values) > 1:
             shown = ", ".join(value.strip("'") for value in values)
             found.append(f"{key} ({shown})" if len(shown) <= _LONGEST else key)
-    return found
-
-
-def _leaves(settings: dict[str, Any], above: str = "") -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for key, value in settings.items():
-        found |= _leaves(value, f"{above}{key}.") if isinstance(value, dict) and value else {f"{above}{key}": value}
     return found

@@ -17,9 +17,10 @@ from numpy.typing import NDArray
 from pyarrow import parquet
 
 from foundation.core.errors import UserError
-from foundation.science.arms import PREDICTIONS_FILE, arm_of, recipe_of, summary_of, waiting_seeds
+from foundation.science.arms import arm_of, recipe_of, summary_of, waiting_seeds
 from foundation.science.records import Model, Store, TaskAnswers
 from foundation.science.refusals import refuse_doubles, refuse_identical, refuse_renamed_foundations
+from foundation.task.results import PREDICTIONS_FILE
 
 _KEYS = ("task", "split", "seed", "foundation", "sharing", "arm", "data_shard")
 _NEEDED = ("task", "split", "item_id", "gold", "predicted", "logits", "seed", "foundation", "sharing", "arm", "labels")

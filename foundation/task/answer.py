@@ -9,11 +9,11 @@ from numpy.typing import NDArray
 
 from foundation.core.errors import UserError
 from foundation.task.batches import TokenRows
-from foundation.task.cell import SCORES_FILE
 from foundation.task.config import TaskConfig
 from foundation.task.examples import Examples
 from foundation.task.finetuned import FineTuned
 from foundation.task.kinds.build import build_kind
+from foundation.task.results import SCORES_FILE
 from foundation.task.row import Row
 
 # One row: its texts under the names that input_names gives.

@@ -14,9 +14,8 @@ from foundation.core.distributed import is_main, main_first
 from foundation.core.errors import UserError
 from foundation.core.files import write_json
 from foundation.core.logger import Logger
-from foundation.core.memory import PeakMemory
+from foundation.core.memory import PeakMemory, peak_memory_bytes
 from foundation.core.plain import to_plain
-from foundation.core.run import peak_memory_bytes
 from foundation.core.wandb_log import WandbLog, start_wandb
 from foundation.model import native
 from foundation.model.sharing.config import SharingMethod
@@ -29,6 +28,7 @@ from foundation.task.kinds.base import Kind
 from foundation.task.kinds.build import build_kind
 from foundation.task.metrics import Scores, is_collapsed
 from foundation.task.predictions import ALL_ROWS, Predictions, write_predictions
+from foundation.task.results import PREDICTIONS_FILE, SCORES_FILE
 from foundation.task.start import Beginning, Start, rate_scale
 from foundation.task.study_config import FinetuneConfig
 from foundation.task.watch import Watch, logs
@@ -36,7 +36,6 @@ from foundation.train.config import Precision
 from foundation.train.loop import Batches, StepReport, TrainState, compiles, train
 from foundation.train.optim import Updater
 
-SCORES_FILE, PREDICTIONS_FILE = "scores.json", "predictions.parquet"
 # A table of wandb's is for looking at, not for storing: predictions.parquet has all of them.
 _TABLE_ROWS = 10_000
 

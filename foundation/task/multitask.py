@@ -21,11 +21,11 @@ from foundation.data.batches import Batch
 from foundation.model.sharing.config import MultitaskConfig, Sampler
 from foundation.objective.base import Example, Objective
 from foundation.task.batches import TaskBatches
-from foundation.task.cell import SCORES_FILE, Arm, Cell, begin_cell, examine, run_steps, stopped, wandb_of
+from foundation.task.cell import Arm, Cell, begin_cell, examine, run_steps, stopped, wandb_of
 from foundation.task.examples import TaskData
 from foundation.task.heads import TaskObjective
 from foundation.task.protocol import finish_arm, is_done, open_arm
-from foundation.task.results import ArmResult
+from foundation.task.results import SCORES_FILE, ArmResult
 from foundation.task.study_config import FinetuneConfig
 from foundation.task.watch import Watch, logs
 from foundation.train.foundation import Foundation, load_foundation, save_foundation

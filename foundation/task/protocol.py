@@ -1,6 +1,5 @@
 """The protocol of a study of one task: its arms, their seeds, and what they say together. Only missing cells run."""
 
-import sys
 import time
 import zlib
 from collections.abc import Iterator
@@ -18,14 +17,14 @@ from foundation.core.files import read_json, write_json
 from foundation.core.memory import keep_freed_memory
 from foundation.core.plain import to_plain
 from foundation.core.run import Run, open_run, run_exists
-from foundation.task.cell import PREDICTIONS_FILE, SCORES_FILE, Arm, Split, run_cell
+from foundation.task.cell import Arm, Split, run_cell
 from foundation.task.examples import TaskData
 from foundation.task.interval import Differences, resampled_differences
 from foundation.task.kinds.base import Answering
 from foundation.task.kinds.build import build_kind
 from foundation.task.load import load_task
 from foundation.task.predictions import read_predictions, write_predictions
-from foundation.task.results import ArmResult, StudyResult, study_table, summarize
+from foundation.task.results import PREDICTIONS_FILE, SCORES_FILE, ArmResult, StudyResult, study_table, summarize
 from foundation.task.rows import choose_rows
 from foundation.task.start import Start, arm_config, find_start
 from foundation.task.study_config import FinetuneConfig
@@ -198,7 +197,7 @@ def run_arm(arm: Arm, data: TaskData) -> ArmResult:
 def open_arm(arm: Arm) -> Run:
     """The arm's folder, held against other processes. Raises UserError where it was made under other settings."""
     folder = arm.start.folder
-    command = [Path(sys.executable).name, "-m", "foundation.finetune", *sys.argv[1:]]
+    command = distributed.command_line("finetune")
     run = open_run(folder, arm.settings, resume=run_exists(folder), speed_only=SPEED_ONLY, command=command)
     run.note(passes=to_plain(arm.passes))
     return run

@@ -9,6 +9,9 @@ import numpy as np
 from foundation.task.interval import RESAMPLES, Differences, Interval
 from foundation.task.predictions import Predictions
 
+# Of an arm, and of each of its seeds in a folder of its own. The scores come last: a folder with them is complete.
+SCORES_FILE, PREDICTIONS_FILE = "scores.json", "predictions.parquet"
+
 
 @dataclass(frozen=True, slots=True)
 class ArmResult:

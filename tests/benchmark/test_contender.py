@@ -57,6 +57,29 @@ def test_a_turn_is_as_many_pieces_as_fill_the_time() -> None:
     assert not player.failure
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Partly(Contender):
+    """Times a part of what it does, and is told of another process's memory."""
+
+    def build(self, setup: Setup) -> Work:
+        def work() -> Done:
+            time.sleep(0.02)
+            return Done(10, 0.001, peak_bytes=7)
+
+        return work
+
+
+def test_a_turn_lasts_as_long_as_its_pieces_not_as_what_is_timed_of_them() -> None:
+    bench, contender = multiprocessing.Pipe()
+    bench.send(True)
+    bench.send(False)
+    _play(contender, Partly(name="a"), SETUP)
+    bench.recv()
+    turn = bench.recv()
+    assert turn.amount == pytest.approx(20, abs=10) and turn.peak_bytes == 7
+    assert turn.rate == pytest.approx(10 / 0.001)
+
+
 def test_a_contender_has_the_threads_that_are_asked_for() -> None:
     """In this process: one of its own would import torch, which takes seconds."""
     import torch  # not above: contenders' processes import this file, and have no threads of torch's

@@ -10,7 +10,8 @@ import yaml
 
 from foundation.core import run as core_run
 from foundation.core.errors import UserError
-from foundation.core.run import open_run, peak_memory_bytes, run_exists
+from foundation.core.memory import peak_memory_bytes
+from foundation.core.run import open_run, run_exists
 
 SPEED_ONLY = frozenset({"trainer", "runs_dir"})
 CONFIG = {

@@ -145,9 +145,7 @@ def test_settings_that_cannot_be_read_are_named(tmp_path: Path) -> None:
     arm = lay_arm(tmp_path, "one", FAILED[0])
     interrupt(arm, toy.lay_task(tmp_path / "data"))
     (arm / "config.yaml").write_text("start: [")
-    with pytest.raises(
-        UserError, match=r"config\.yaml holds no settings any more: put back the file that the run wrote"
-    ):
+    with pytest.raises(UserError, match=r"config\.yaml is not valid YAML .*: restore what the run wrote"):
         gather([str(tmp_path)])
 
 
