@@ -17,12 +17,13 @@ from foundation.core.errors import UserError
 from foundation.core.files import hash_file, read_json, write_json
 from foundation.core.plain import to_plain
 from foundation.model import native
+from foundation.task.cell import Arm, begin_cell, run_steps
 from foundation.task.config import Metric, Pooling, TaskKind
 from foundation.task.finetuned import check_reload, load_finetuned
 from foundation.task.load import load_task
-from foundation.task.predictions import read_predictions
-from foundation.task.protocol import finetune
-from foundation.task.results import StudyResult, study_table, summarize
+from foundation.task.predictions import ALL_ROWS, Predictions, read_predictions
+from foundation.task.protocol import finetune, prepare_arms, read_data, study_of
+from foundation.task.results import ArmResult, StudyResult, study_table, summarize
 from foundation.task.rows import choose_rows
 from foundation.task.start import find_start
 from foundation.task.study_config import FinetuneConfig, Keep
@@ -87,6 +88,67 @@ def test_the_table_shows_arms_seeds_and_difference(runs: Path) -> None:
     assert "0 of 2" in table
     assert "small/full − small/scratch: " in table
     assert "95 % interval [" in table
+
+
+def arm_of(folder: Path, n_train: int, **changed: object) -> Arm:
+    """What is ready for its cells, on a toy of so many rows."""
+    toy.lay_foundation(folder)
+    cfg = toy.settings(folder, toy.lay_task(folder / "data", n_train, 8), **changed)
+    (arm,) = prepare_arms(cfg, to_plain(cfg), read_data(cfg), torch.device("cpu"))
+    return arm
+
+
+def test_the_difference_is_the_foundations_lead_over_what_it_is_compared_with(tmp_path: Path) -> None:
+    arm = arm_of(tmp_path, 8)
+    constant = arm.kind.constant(arm.train.examples, arm.dev.examples, arm.how)
+    results = []
+    for name, n_wrong in (("ours", 0), ("theirs", 2)):
+        said = np.where(np.arange(len(constant)) < n_wrong, 1 - constant.gold, constant.gold)
+        named = {"task": "toy", "split": "dev", "seed": 0, "foundation": "", "sharing": "full", "arm": name}
+        run_of = Predictions.of(replace(constant, predicted=said), **named, data_shard=ALL_ROWS)
+        results.append(ArmResult(name, tmp_path, {}, [run_of]))
+    study = study_of([arm, arm], results)
+    assert study.difference is not None
+    assert study.difference.difference == pytest.approx(2 / 8)
+    assert study.difference.interval.high > 2 / 8 and study.difference.interval.low >= 0
+
+
+@pytest.mark.parametrize(("min_steps", "epochs"), [(0, 1), (3, 1), (4, 2), (6, 2), (7, 3)])
+def test_epochs_are_whole_and_as_many_as_min_steps_needs(tmp_path: Path, min_steps: int, epochs: int) -> None:
+    cell = begin_cell(arm_of(tmp_path, 40, batch_rows=16, epochs=1, min_steps=min_steps), 0)
+    assert (cell.batches.steps_per_epoch, cell.epochs, cell.total_steps) == (3, epochs, 3 * epochs)
+
+
+def test_every_seed_has_an_order_of_its_own(tmp_path: Path) -> None:
+    arm = arm_of(tmp_path, 40)
+    first, again, other = (begin_cell(arm, seed).batches for seed in (0, 0, 1))
+    assert np.array_equal(first.rows_at(0), again.rows_at(0))
+    assert not np.array_equal(first.rows_at(0), other.rows_at(0))
+
+
+def test_every_seed_has_dropout_of_its_own(tmp_path: Path) -> None:
+    """From the same weights, on the same rows in the same order."""
+    arm = arm_of(tmp_path, 16, dropout=0.5)
+
+    def head_after_a_step(seed: int) -> torch.Tensor:
+        cell = begin_cell(arm, 0)
+        objective = cell.tuned.objective
+        run_steps(arm, objective, cell.batches, lambda *_: True, total_steps=1, seed=seed)
+        return objective.heads.dense.weight.detach()
+
+    first, again, other = (head_after_a_step(seed) for seed in (0, 0, 1))
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
+
+
+def test_the_constant_answer_is_what_the_training_rows_say_most(tmp_path: Path) -> None:
+    """It is known before the reported rows are, where another answer would do better."""
+    arm = arm_of(tmp_path, 8)
+    for name, counts in (("train", (6, 2)), ("dev", (3, 7))):
+        labels = [label for label, n in zip(("bad", "good"), counts, strict=True) for _ in range(n)]
+        (tmp_path / "data" / f"{name}.csv").write_text("\n".join(["text,label", *(f"film,{x}" for x in labels)]))
+    (arm,) = prepare_arms(arm.cfg, arm.settings, read_data(arm.cfg), arm.device)
+    assert arm.baseline == pytest.approx(0.3)
 
 
 def test_only_missing_seeds_are_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -22,6 +22,7 @@ from foundation.task.few_shot import few_shot
 from foundation.task.interval import Differences, macro_differences
 from foundation.task.kinds.texts import Classification
 from foundation.task.load import load_task
+from foundation.task.protocol import Asked
 from foundation.task.rows import choose_rows, nested_order
 from foundation.task.study_config import FinetuneConfig, Keep, SuiteConfig
 from foundation.task.suite import Member, SuiteResult, run_suite
@@ -433,6 +434,23 @@ def test_a_curve_reads_the_foundation_and_encodes_the_reported_rows_once(
     made_anew = read_json(tmp_path / "small/final/config.json")["fingerprint"]
     assert start.find_start("small", cfg).foundation.fingerprint == made_anew
     assert done.count("small") == 2
+
+
+def test_every_draw_of_a_size_has_rows_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[Asked] = []
+
+    def refuse(studies: list[Asked], _device: object) -> NoReturn:
+        asked.extend(studies)
+        raise UserError("no cell is run: what is asked for tells")
+
+    monkeypatch.setattr("foundation.task.few_shot.run_studies", refuse)
+    cfg = settings_of_few_shot(tmp_path, n_train=["8"], n_subsets=3, compare=None)
+    with pytest.raises(UserError, match="no cell is run"):
+        few_shot(cfg, to_plain(cfg))
+    assert [study.settings["subset"] for study in asked] == [0, 1, 2]
+    drawn = [frozenset(choose_rows(study.cfg, study.data.train)[0].ids) for study in asked]
+    assert [len(ids) for ids in drawn] == [8] * 3
+    assert len(set(drawn)) == 3
 
 
 def test_seeds_of_earlier_commands_are_named_as_they_are(tmp_path: Path) -> None:

@@ -72,3 +72,22 @@ def test_two_like_arms_have_no_advantage() -> None:
     found = advantage(arms[0], arms[1], len(gold))
     assert found.low is not None and found.high is not None
     assert found.low < 0 < found.high
+
+
+def test_seeds_are_resampled_and_the_interval_leaves_out_a_fortieth_on_either_side() -> None:
+    """Of three seeds one fails, and 1/27 of the resamples has only that one: between a fortieth and a twentieth."""
+    ends = [8, 16]
+
+    def always(value: float) -> Weighted:
+        return lambda counts: np.full(len(counts), value)
+
+    def arm(name: str, at_most: list[float]) -> Answered:
+        return Answered(name, ends, [[[always(0.5)] * 3], [[always(value) for value in at_most]]], [[0, 1, 2]] * 2)
+
+    shaky, steady = arm("shaky", [0.9, 0.9, 0.7]), arm("steady", [0.9, 0.9, 0.9])
+    worst = data_advantage((ends, np.array([0.5, 0.7])), (ends, np.array([0.5, 0.9])))
+    assert worst < 0
+    found = advantage(shaky, steady, 10)
+    assert (found.low, found.high) == pytest.approx((worst, 0))
+    turned = advantage(steady, shaky, 10)
+    assert (turned.low, turned.high) == pytest.approx((0, -worst))

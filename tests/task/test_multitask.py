@@ -16,12 +16,13 @@ from foundation.task.answer import examples_of
 from foundation.task.config import Pooling
 from foundation.task.finetuned import load_finetuned
 from foundation.task.heads import TaskObjective
-from foundation.task.multitask import MultitaskObjective, task_of_steps
+from foundation.task.multitask import MultitaskBatches, MultitaskObjective, task_of_steps
 from foundation.task.study_config import Keep
 from foundation.task.suite import Member, SuiteResult, run_suite
 from foundation.train.config import AdamWConfig, Precision, ScheduleConfig, Shape
 from tests.builders import bert_config
 from tests.task import toy
+from tests.task.test_batches import task_batches
 from tests.test_suite import two_tasks
 
 ROWS = [64_000, 1_000, 16_000]
@@ -55,6 +56,19 @@ def test_a_temperature_of_one_is_proportional() -> None:
         for sampler in (Sampler.temperature, Sampler.proportional)
     )
     assert np.array_equal(by_temperature, by_rows)
+
+
+def test_every_task_goes_through_its_own_batches_from_the_first_and_leaves_none_out() -> None:
+    alone = [task_batches(20, batch_rows=8, seed=0), task_batches(20, batch_rows=10, seed=1)]
+    tasks = np.array([1, 0, 0, 1, 0])
+    together = MultitaskBatches(alone, tasks)
+    steps = {number: np.flatnonzero(tasks == number) for number in (0, 1)}
+    for number, batches in enumerate(alone):
+        for own_step, step in enumerate(steps[number]):
+            ours, theirs = together.at(step), batches.at(own_step)
+            assert np.array_equal(ours.ids, theirs.ids) and np.array_equal(ours.labels, theirs.labels)
+        seen = np.concatenate([together.at(step).labels for step in steps[number]])
+        assert sorted(seen.tolist()) == list(range(20)), "one epoch"
 
 
 def test_a_step_moves_the_encoder_and_its_own_head_only() -> None:

@@ -69,6 +69,18 @@ def test_the_last_layers_start_anew_and_the_others_do_not(tmp_path: Path) -> Non
     assert beginning.foundation == start.foundation.fingerprint
 
 
+@pytest.mark.parametrize("spec", ["small", "scratch"])
+def test_a_task_has_its_own_dropout_everywhere_whatever_pretraining_had(tmp_path: Path, spec: str) -> None:
+    toy.lay_foundation(tmp_path)
+    cfg = toy.settings(tmp_path, toy.lay_task(tmp_path / "data"), dropout=0.3)
+    start = find_start(spec, cfg)
+    assert start.foundation.model.dropout == start.foundation.model.attention_dropout == 0
+    objective = start.begin(cfg, 2, 0).objective
+    assert [layer.attention.dropout for layer in objective.encoder.layers] == [0.3] * 2
+    assert [layer.dropout for layer in objective.encoder.layers] == [0.3] * 2
+    assert objective.encoder.dropout.p == objective.heads.dropout.p == 0.3
+
+
 @pytest.mark.parametrize(
     ("changed", "taken"),
     [

@@ -17,8 +17,9 @@ from foundation.core.errors import UserError
 from foundation.core.files import read_json, write_json
 from foundation.train import checkpoint
 from foundation.train.checkpoint import Checkpoints, load_into, weights_fingerprint
-from foundation.train.foundation import save_foundation
+from foundation.train.foundation import load_foundation, save_foundation
 from tests.builders import bert_config
+from tests.task import toy
 
 TENSORS = {"a": torch.arange(6.0).reshape(2, 3), "b": torch.tensor(3)}
 
@@ -143,6 +144,28 @@ def test_a_foundation_that_cannot_be_written_leaves_the_old_one(
         save_foundation(tmp_path / "final", {"encoder.a": TENSORS["a"]}, bert_config(), None, {}, "{fingerprint}")
     assert [path.name for path in tmp_path.iterdir()] == ["final"]
     assert (tmp_path / "final" / "card.md").read_text() == "the old one"
+
+
+@pytest.mark.parametrize("harm", ["flip", "other", "remove", "unsaid"])
+def test_a_foundation_whose_weights_are_not_those_it_was_written_with_is_refused(tmp_path: Path, harm: str) -> None:
+    toy.lay_foundation(tmp_path)
+    path = tmp_path / "small/final/model.safetensors"
+    assert load_foundation(path.parent).path == path.parent
+    content = bytearray(path.read_bytes())
+    if harm == "flip":
+        content[-1] ^= 1
+        path.write_bytes(content)
+    elif harm == "other":
+        toy.lay_foundation(tmp_path, "other", seed=1)
+        shutil.copy(tmp_path / "other/final/model.safetensors", path)
+    elif harm == "remove":
+        path.unlink()
+    else:
+        info = read_json(path.parent / "config.json")
+        del info["weights_hash"]
+        write_json(path.parent / "config.json", info)
+    with pytest.raises(UserError, match=r"final.model.safetensors is damaged: .* make it again or restore a copy"):
+        load_foundation(path.parent)
 
 
 def test_full_disk_leaves_the_previous_checkpoint(tmp_path: Path) -> None:

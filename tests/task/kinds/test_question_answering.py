@@ -1,6 +1,9 @@
 """Answers in texts: windows, offsets, the best span, and the measures of SQuAD."""
 
+import json
+from dataclasses import replace
 from itertools import product
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,6 +13,7 @@ from foundation.task.config import Metric, TaskKind
 from foundation.task.kinds.answers import answer_f1, exact_match, normalise
 from foundation.task.kinds.base import Kind
 from foundation.task.kinds.spans import Span, Window, best_spans, window_starts
+from foundation.task.load import load_task
 from tests.task.kinds.toy import examples, kind_of, letters, rows
 
 CONTEXT = "Café water boils at 100 °C, and freezes at 0."
@@ -35,6 +39,26 @@ def test_windows_show_every_token_and_the_last_reaches_the_end(n: int, room: int
     assert {t for first in starts for t in range(first, min(first + room, n))} == set(range(n))
     assert starts[-1] + room >= n
     assert all(first + room < n for first in starts[:-1])
+
+
+@pytest.mark.parametrize(("stride", "starts"), [(3, [0, 3, 6]), (2, [0, 2, 4, 6]), (5, [0, 5]), (9, [0, 5])])
+def test_windows_overlap_as_the_stride_says_and_never_leave_a_gap(stride: int, starts: list[int]) -> None:
+    assert list(window_starts(10, 5, stride)) == starts
+
+
+def test_questions_about_one_text_are_held_out_together(tmp_path: Path) -> None:
+    """A text of the reported rows that training saw, with other questions, would be half known."""
+    lines = [
+        {"question": f"which {part}?", "context": f"text {n}", "answers": {"text": [f"{n}"], "answer_start": [5]}}
+        for n in range(10)
+        for part in ("one", "two", "three")
+    ]
+    (tmp_path / "train.jsonl").write_text("\n".join(json.dumps(line) for line in lines))
+    cfg = replace(asking().cfg, train="train.jsonl", local=[str(tmp_path)], dev_share=0.5)
+    data = load_task(cfg, tmp_path)
+    sides = [set(side.text_pair or []) for side in (data.train, data.dev)]
+    assert sides[0] and sides[1] and not sides[0] & sides[1]
+    assert len(data.train) == 3 * len(sides[0]) and len(data.dev) == 3 * len(sides[1])
 
 
 @pytest.mark.parametrize("seq_len", [16, 24, 32, 64])
