@@ -99,10 +99,13 @@ def run_entry(schema: type[T], config_name: str, body: Callable[[T, dict[str, An
 
 
 def _as_hydra_takes(words: list[str], schema: type) -> list[str]:
-    """`++` before settings whose keys are the user's own, and `+debug` last: a recipe behind it would undo it."""
+    """`++` before settings whose keys are the user's own; `+debug` last of them: a recipe behind it would undo it; then options,
+    as `--cfg job`, since Hydra takes settings in one piece only."""
     names = "|".join(map(re.escape, free_dicts(schema)))
     opened = [f"++{word}" if names and re.match(rf"({names})[.=]", word) else word for word in words]
-    return sorted(opened, key=lambda word: word.startswith("+debug="))
+    settings = [word for word in opened if "=" in word and not word.startswith("-")]
+    options = [word for word in opened if word not in settings]
+    return [*sorted(settings, key=lambda word: word.startswith("+debug=")), *options]
 
 
 def recompose(

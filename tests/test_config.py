@@ -347,3 +347,12 @@ def test_a_modifier_has_the_last_word_wherever_it_stands() -> None:
     words = _as_hydra_takes(["+debug=one_step", "+exp=small", "seed=3"], PretrainConfig)
     cfg = composed(*words)
     assert (cfg.name, cfg.steps, cfg.seed) == ("debug_one_step", 1, 3)
+
+
+@pytest.mark.parametrize(
+    "words", [["+debug=one_step", "--cfg", "job", "seed=3"], ["seed=3", "+debug=one_step", "--cfg", "job"]]
+)
+def test_options_may_stand_anywhere(words: list[str]) -> None:
+    done = command(*words)
+    assert done.returncode == 0, done.stderr
+    assert "name: debug_one_step" in done.stdout and "seed: 3" in done.stdout
