@@ -76,11 +76,19 @@ def test_every_choice_composes(group: str, choice: str) -> None:
         ("model.num_hidden_layers=2", "model.layers"),
         ("+optim.muon_lrr=1", "optim.muon_lr"),
         ("seqlen=1", "batches.seq_len"),
+        ("max_length=1", "batches.seq_len"),
+        ("max_position_embeddings=1", "model.max_seq_len"),
     ],
 )
 def test_unknown_key_is_answered_with_the_nearest(word: str, nearest: str) -> None:
     with pytest.raises(UserError, match=f"unknown setting .*; the nearest known one is {nearest}"):
         check_command_line([word], PretrainConfig)
+
+
+def test_the_same_name_is_nearer_than_one_that_has_it_for_a_part() -> None:
+    """Fine-tuning has layer_lr_decay in front of optim.lr."""
+    with pytest.raises(UserError, match=r"unknown setting learning_rate; the nearest known one is optim\.lr$"):
+        check_command_line(["learning_rate=1"], FinetuneConfig)
 
 
 def test_a_key_that_is_like_none_of_its_room_is_answered_with_what_is_there() -> None:
