@@ -99,10 +99,12 @@ def run_entry(schema: type[T], config_name: str, body: Callable[[T, dict[str, An
 
 
 def _as_hydra_takes(words: list[str], schema: type) -> list[str]:
-    """`++` before settings whose keys are the user's own, and `+debug` last: a recipe behind it would undo it."""
-    names = "|".join(map(re.escape, free_dicts(schema)))
-    opened = [f"++{word}" if names and re.match(rf"({names})[.=]", word) else word for word in words]
-    return sorted(opened, key=lambda word: word.startswith("+debug="))
+    """Flags first, as Hydra knows no setting behind one that stands between two; `++` before settings whose keys are the
+    user's own; and `+debug` last: a recipe behind it would undo it."""
+    names, settings = "|".join(map(re.escape, free_dicts(schema))), _settings_among(words)
+    opened = [f"++{word}" if names and re.match(rf"({names})[.=]", word) else word for word in settings]
+    flags = [word for word in words if word not in settings]
+    return flags + sorted(opened, key=lambda word: word.startswith("+debug="))
 
 
 def recompose(

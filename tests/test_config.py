@@ -350,6 +350,12 @@ def test_help_helps() -> None:
     assert "rows_per_step" in done.stdout
 
 
+def test_flags_may_stand_between_settings() -> None:
+    """Hydra's own parser answers with its usage."""
+    words = _as_hydra_takes(["+exp=small", "-m", "seed=1,2", "--cfg", "job", "steps=3"], PretrainConfig)
+    assert words == ["-m", "--cfg", "job", "+exp=small", "seed=1,2", "steps=3"]
+
+
 def test_a_modifier_has_the_last_word_wherever_it_stands() -> None:
     """Of two YAMLs the later counts, and a recipe behind a modifier would make a full run of it."""
     words = _as_hydra_takes(["+debug=one_step", "+exp=small", "seed=3"], PretrainConfig)
