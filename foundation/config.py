@@ -177,7 +177,8 @@ def check_command_line(words: Iterable[str], schema: type) -> None:
         overrides = OverridesParser.create().parse_overrides(settings)
     except HydraException as error:
         raise UserError(
-            f"cannot read the command line: {' '.join(str(error).split())}; settings are written key=value"
+            f"cannot read the command line: {' '.join(str(error).split())}; a value with signs of its own in it is quoted for "
+            "the shell and again, 'key=\"VALUE\"'; settings are written key=value"
         ) from None
     types: dict[str, list[Any]] = {}
     for name, hint in settings_of(schema):

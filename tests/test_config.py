@@ -1,5 +1,6 @@
 """Every recipe composes, every mistake is answered with what to do."""
 
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -136,6 +137,7 @@ def test_known_keys_and_groups_pass() -> None:
         ("exp=small", r"exp=small is not in every command: add it by a plus sign, \+exp=small$"),
         ("bench=full", r"bench=full is of another command: this one takes data, .*\+exp, \+debug$"),
         ("smoke", "smoke sets nothing: settings are written key=value, and --help shows them$"),
+        ("name=;", "is quoted for the shell and again, 'key=\"VALUE\"'; settings are written key=value$"),
         ("data.files=[a", "cannot read the command line: .*; settings are written key=value$"),
     ],
 )
@@ -348,6 +350,13 @@ def test_help_helps() -> None:
     assert done.returncode == 0
     assert "python -m foundation.pretrain +exp=small" in done.stdout
     assert "rows_per_step" in done.stdout
+
+
+def test_a_separator_is_given_as_its_yaml_says() -> None:
+    text = (conf_folder() / "task" / "multilabel_csv.yaml").read_text(encoding="utf-8")
+    (line,) = (line for line in text.splitlines() if "task.separator=" in line)
+    word = shlex.split(line.lstrip("# "))[0]
+    check_command_line([word], FinetuneConfig)
 
 
 def test_flags_may_stand_between_settings() -> None:
