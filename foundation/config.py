@@ -99,13 +99,12 @@ def run_entry(schema: type[T], config_name: str, body: Callable[[T, dict[str, An
 
 
 def _as_hydra_takes(words: list[str], schema: type) -> list[str]:
-    """`++` before settings whose keys are the user's own; `+debug` last of them: a recipe behind it would undo it; then options,
-    as `--cfg job`, since Hydra takes settings in one piece only."""
-    names = "|".join(map(re.escape, free_dicts(schema)))
-    opened = [f"++{word}" if names and re.match(rf"({names})[.=]", word) else word for word in words]
-    settings = [word for word in opened if "=" in word and not word.startswith("-")]
-    options = [word for word in opened if word not in settings]
-    return [*sorted(settings, key=lambda word: word.startswith("+debug=")), *options]
+    """Flags first, as Hydra knows no setting behind one that stands between two; `++` before settings whose keys are the
+    user's own; and `+debug` last: a recipe behind it would undo it."""
+    names, settings = "|".join(map(re.escape, free_dicts(schema))), _settings_among(words)
+    opened = [f"++{word}" if names and re.match(rf"({names})[.=]", word) else word for word in settings]
+    flags = [word for word in words if word not in settings]
+    return flags + sorted(opened, key=lambda word: word.startswith("+debug="))
 
 
 def recompose(
@@ -178,7 +177,8 @@ def check_command_line(words: Iterable[str], schema: type) -> None:
         overrides = OverridesParser.create().parse_overrides(settings)
     except HydraException as error:
         raise UserError(
-            f"cannot read the command line: {' '.join(str(error).split())}; settings are written key=value"
+            f"cannot read the command line: {' '.join(str(error).split())}; a value with signs of its own in it is quoted for "
+            "the shell and again, 'key=\"VALUE\"'; settings are written key=value"
         ) from None
     types: dict[str, list[Any]] = {}
     for name, hint in settings_of(schema):

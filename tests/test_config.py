@@ -1,5 +1,6 @@
 """Every recipe composes, every mistake is answered with what to do."""
 
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -76,11 +77,19 @@ def test_every_choice_composes(group: str, choice: str) -> None:
         ("model.num_hidden_layers=2", "model.layers"),
         ("+optim.muon_lrr=1", "optim.muon_lr"),
         ("seqlen=1", "batches.seq_len"),
+        ("max_length=1", "batches.seq_len"),
+        ("max_position_embeddings=1", "model.max_seq_len"),
     ],
 )
 def test_unknown_key_is_answered_with_the_nearest(word: str, nearest: str) -> None:
     with pytest.raises(UserError, match=f"unknown setting .*; the nearest known one is {nearest}"):
         check_command_line([word], PretrainConfig)
+
+
+def test_the_same_name_is_nearer_than_one_that_has_it_for_a_part() -> None:
+    """Fine-tuning has layer_lr_decay in front of optim.lr."""
+    with pytest.raises(UserError, match=r"unknown setting learning_rate; the nearest known one is optim\.lr$"):
+        check_command_line(["learning_rate=1"], FinetuneConfig)
 
 
 def test_a_key_that_is_like_none_of_its_room_is_answered_with_what_is_there() -> None:
@@ -128,6 +137,7 @@ def test_known_keys_and_groups_pass() -> None:
         ("exp=small", r"exp=small is not in every command: add it by a plus sign, \+exp=small$"),
         ("bench=full", r"bench=full is of another command: this one takes data, .*\+exp, \+debug$"),
         ("smoke", "smoke sets nothing: settings are written key=value, and --help shows them$"),
+        ("name=;", "is quoted for the shell and again, 'key=\"VALUE\"'; settings are written key=value$"),
         ("data.files=[a", "cannot read the command line: .*; settings are written key=value$"),
     ],
 )
@@ -340,6 +350,19 @@ def test_help_helps() -> None:
     assert done.returncode == 0
     assert "python -m foundation.pretrain +exp=small" in done.stdout
     assert "rows_per_step" in done.stdout
+
+
+def test_a_separator_is_given_as_its_yaml_says() -> None:
+    text = (conf_folder() / "task" / "multilabel_csv.yaml").read_text(encoding="utf-8")
+    (line,) = (line for line in text.splitlines() if "task.separator=" in line)
+    word = shlex.split(line.lstrip("# "))[0]
+    check_command_line([word], FinetuneConfig)
+
+
+def test_flags_may_stand_between_settings() -> None:
+    """Hydra's own parser answers with its usage."""
+    words = _as_hydra_takes(["+exp=small", "-m", "seed=1,2", "--cfg", "job", "steps=3"], PretrainConfig)
+    assert words == ["-m", "--cfg", "job", "+exp=small", "seed=1,2", "steps=3"]
 
 
 def test_a_modifier_has_the_last_word_wherever_it_stands() -> None:

@@ -388,6 +388,14 @@ def test_text_that_the_tokenizer_cannot_spell_is_said(
     assert re.search(r"warning: \d+\.\d% of the training tokens are \[UNK\]", capsys.readouterr().out)
 
 
+def test_many_copies_among_the_documents_are_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    documents = [f"Text {number} has a line. It ends here, and nothing comes behind it." for number in range(150)]
+    (tmp_path / "twice.txt").write_text("\n\n".join([*documents, *documents[:50]]))
+    words = "data=text", f"data.files=[{tmp_path / 'twice.txt'}]", "tokenizer.vocab_size=80"
+    here(tmp_path, *words, "data.held_out=0.2", "steps=1")
+    assert "warning: 50 of 200 documents are copies of earlier ones" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("words", [["batches.rows_per_step=4"], ["batches.rows_per_step=16", "batches.ramp_from=4"]])
 def test_more_ranks_than_rows_in_a_step_are_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: list[str]

@@ -9,6 +9,8 @@ from typing import Any, get_args, get_origin, get_type_hints
 
 # Of difflib's ratio, from 0 to 1: names less alike than this are no misspelling of one another.
 _LIKE = 0.6
+# A name of which the other is a whole word: less than the same name, or `lr` would be `layer_lr_decay` where that comes first.
+_PART = 0.99
 # What transformers calls them, for whom has its names in mind.
 _OUR_NAMES = {
     "learning_rate": "lr",
@@ -18,9 +20,12 @@ _OUR_NAMES = {
     "intermediate_size": "ffn_width",
     "batch_size": "rows",
     "per_device_train_batch_size": "rows",
+    "train_batch_size": "rows",
     "max_steps": "steps",
     "num_train_epochs": "epochs",
+    "max_length": "seq_len",
     "max_seq_length": "seq_len",
+    "max_position_embeddings": "max_seq_len",
     "mlm_probability": "rate",
     "warmup_ratio": "warmup_share",
     "max_grad_norm": "clip_norm",
@@ -56,8 +61,9 @@ def unknown_setting(key: str, schema: type) -> str:
         other_room, _, other_leaf = name.rpartition(".")
         if key.startswith(f"{name}."):
             return 2.0, 2.0
-        is_part = leaf in other_leaf.split("_")
-        alike = 1.0 if is_part else difflib.SequenceMatcher(None, leaf, other_leaf).ratio()
+        alike = difflib.SequenceMatcher(None, leaf, other_leaf).ratio()
+        if leaf in other_leaf.split("_"):
+            alike = max(alike, _PART)
         return alike + (0.5 if room and room == other_room else 0.0), alike
 
     nearest = max(leaves, key=likeness)

@@ -10,6 +10,8 @@ if TYPE_CHECKING:
 
 # Of the training tokens; English has a thirtieth of it.
 _MUCH_UNKNOWN = 0.01
+# Of the documents that were read; more says that a file was named twice, or that its lines were taken for documents.
+_MANY_DROPPED = 0.1
 
 
 def announce(session: "Session") -> None:
@@ -31,6 +33,11 @@ def announce(session: "Session") -> None:
         session.logger.say(
             f"it began with {name} ({session.beginning.fingerprint}): {shape.layers} layers of {shape.width}, "
             f"{shape.vocab_size:,} entries, whatever else model and tokenizer say{drawn}"
+        )
+    kept, dropped = sum(manifest["documents_per_source"].values()), manifest["duplicates_dropped"]
+    if dropped > _MANY_DROPPED * (kept + dropped):
+        session.logger.say(
+            f"warning: {dropped:,} of {kept + dropped:,} documents are copies of earlier ones, and were left out"
         )
     if (unknown := manifest.get("unknown_share", 0.0)) > _MUCH_UNKNOWN:
         session.logger.say(

@@ -30,7 +30,7 @@ class HeldOut:
         if pairs is Pairs.next and (n_documents := len(table.documents) - 1) < 2:
             raise UserError(
                 f"the examination's broken pairs take a text from another document, and {n_documents} is held out: raise "
-                "data.held_out, the share of the documents, or give more of them"
+                "data.held_out, the share of the documents, give more of them, or ask for no pairs (objective=mlm)"
             )
         cfg = BatchesConfig(rows_per_step=1, seq_len=seq_len, short_share=0.0)
         self.batches = PretrainingBatches(table, specials, cfg, pairs=pairs, seed=EVAL_SEED)

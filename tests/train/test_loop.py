@@ -287,6 +287,8 @@ def test_two_processes_equal_one(tmp_path: Path) -> None:
 
 
 def test_a_held_out_part_without_another_document_names_the_setting() -> None:
-    with pytest.raises(UserError, match=r"from another document, and 1 is held out: raise data\.held_out"):
+    with pytest.raises(
+        UserError, match=r"from another document, and 1 is held out: raise data\.held_out.*objective=mlm"
+    ):
         HeldOut(objective_of(SentenceTask.nsp), table(n_documents=1), seq_len=40, rows=8)
     HeldOut(objective_of(SentenceTask.none), table(n_documents=1), seq_len=40, rows=8)
