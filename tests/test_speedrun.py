@@ -124,9 +124,9 @@ def test_a_ramp_is_laid_over_the_run_and_averaged_weights_are_examined(toy: cell
     side = sides.Ours(cfg, corpus)
     side.train(16, lambda *told: None)
     (example,) = sides.examination(corpus, toy.rules, Pairs.next)
-    examined, last = side.examine(example), side.state.objective.score(example).mlm_loss
+    examined, last = side.examine(example), side.state.objective.score(example)["mlm"].loss
     with side.state.averaged():
-        assert examined == side.state.objective.score(example).mlm_loss != last
+        assert examined == side.state.objective.score(example)["mlm"].loss != last
 
 
 def test_the_peers_long_runs_have_the_recipe_that_was_best_in_its_short_ones(toy: cells.Speedrun, raced: str) -> None:

@@ -116,7 +116,7 @@ class Ours:
         """Scored by the objective itself."""
         objective: Any = self.state.objective.eval()
         with self.state.averaged(), self.state.autocast():
-            return float(objective.score(example).mlm_loss)
+            return float(objective.score(example)["mlm"].loss)
 
 
 class Peer:

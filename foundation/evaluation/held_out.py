@@ -19,7 +19,7 @@ from foundation.data.text_files import file_texts
 from foundation.evaluation.config import HeldOutConfig
 from foundation.evaluation.subject import Subject, find_corpus
 from foundation.objective.config import MaskingConfig
-from foundation.objective.pretraining import Scores
+from foundation.objective.pretraining import Scores, added
 from foundation.train.held_out import HeldOut
 from foundation.train.loop import autocast
 
@@ -72,33 +72,35 @@ def examine(subject: Subject, cfg: HeldOutConfig, text: Text) -> dict[str, Any]:
         )
     held_out = HeldOut(subject.objective, text.table, seq_len=subject.seq_len, rows=cfg.rows)
     held_out.masking = subject.objective.masking_like(MaskingConfig(unit=cfg.unit))
-    scores = Scores()
+    scores: Scores = {}
     for example in tqdm(held_out.examples(), "held-out rows", held_out.n_batches, unit=" batches", disable=None):
         with autocast(subject.device, subject.precision):
-            scores += subject.objective.score(example.to(subject.device))
-    if not scores.mlm_targets:
+            scores = added(scores, subject.objective.score(example.to(subject.device)))
+    masked = scores["mlm"]
+    if not masked.targets:
         raise UserError("the text is so short that no token of it was hidden: give more text")
-    nats = scores.mlm_loss / scores.mlm_targets
+    nats = masked.nats
     found: dict[str, Any] = {
         "rows": held_out.n_batches * held_out.batches.rows_per_step,
         "of_rows": len(held_out.batches),
         "text": text.counts,
         "masked_nats": nats,
-        "masked_accuracy": scores.mlm_hits / scores.mlm_targets,
-        "masked_tokens": scores.mlm_targets,
+        "masked_accuracy": masked.accuracy,
+        "masked_tokens": masked.targets,
         "masked_nats_per_word": nats * text.counts["tokens"] / text.counts["words"],
     }
     if "bytes" in text.counts:
         found["masked_bits_per_byte"] = nats * text.counts["tokens"] / text.counts["bytes"] / math.log(2)
-    if scores.pair_targets:
-        interval = binomtest(scores.pair_hits, scores.pair_targets).proportion_ci(method="wilson")
+    task = subject.objective.cfg.sentence_task.value
+    if (pairs := scores.get(task)) and pairs.targets:
+        interval = binomtest(pairs.hits, pairs.targets).proportion_ci(method="wilson")
         found["pairs"] = {
-            "task": subject.objective.cfg.sentence_task.value,
-            "nats": scores.pair_loss / scores.pair_targets,
-            "accuracy": scores.pair_hits / scores.pair_targets,
+            "task": task,
+            "nats": pairs.nats,
+            "accuracy": pairs.accuracy,
             "low": float(interval.low),
             "high": float(interval.high),
-            "n": scores.pair_targets,
+            "n": pairs.targets,
         }
     return found
 

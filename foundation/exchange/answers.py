@@ -17,7 +17,7 @@ from foundation.data.sources import documents
 from foundation.model.encoder import Encoder
 from foundation.objective.base import clean_example
 from foundation.objective.masked_lm import MaskedLMHead
-from foundation.objective.next_sentence import SentencePairHead
+from foundation.objective.next_sentence import SentencePairs
 from foundation.task.batches import TokenRows
 from foundation.train.checkpoint import load_into
 from foundation.train.foundation import Foundation
@@ -54,11 +54,11 @@ def foundation_answers(foundation: Foundation, architecture: str) -> Answerer:
     model, source = foundation.model, str(foundation.path)
     encoder = Encoder(model).eval()
     foundation.load_encoder(encoder)
-    heads: dict[str, MaskedLMHead | SentencePairHead] = {}
+    heads: dict[str, MaskedLMHead | SentencePairs] = {}
     if architecture.endswith(("ForPreTraining", "ForMaskedLM")):
         heads["mlm"] = MaskedLMHead(model)
     if architecture.endswith(("ForPreTraining", "ForNextSentencePrediction")):
-        heads["pair"] = SentencePairHead(model)
+        heads["pair"] = SentencePairs(model)
     names = {"mlm": "logits", "pair": "logits"} if len(heads) < 2 else _BOTH
     for name, head in heads.items():
         prefix = f"heads.{name}."

@@ -16,7 +16,7 @@ from foundation.exchange.to_stock import FAMILIES
 from foundation.model.config import ModelConfig
 from foundation.model.encoder import Encoder
 from foundation.objective.masked_lm import MaskedLMHead
-from foundation.objective.next_sentence import SentencePairHead
+from foundation.objective.next_sentence import SentencePairs
 from foundation.train.checkpoint import load_tensors
 
 _WEIGHTS, _SHARDS, _PICKLED = "model.safetensors", "model.safetensors.index.json", "pytorch_model.bin"
@@ -119,7 +119,7 @@ def _completed(ours: dict[str, Tensor], spare: set[str], model: ModelConfig, fol
     """Held against the modules that will take them: spare biases become zeros, anything else that is missing is an error."""
     with torch.device("meta"):
         parts: dict[str, nn.Module] = {"encoder": Encoder(model)}
-        for name, head in (("mlm", MaskedLMHead), ("pair", SentencePairHead)):
+        for name, head in (("mlm", MaskedLMHead), ("pair", SentencePairs)):
             if any(key.startswith(f"heads.{name}.") for key in ours):
                 parts[f"heads.{name}"] = head(model)
     shapes = {f"{part}.{name}": t.shape for part, module in parts.items() for name, t in module.state_dict().items()}

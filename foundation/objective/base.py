@@ -5,7 +5,7 @@ Letters: T tokens of all rows · R rows · M targets · D width
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor, nn
@@ -23,8 +23,7 @@ class Example:
 
     ids, segments: (T,) int64. lengths: tokens of each row. targets_at: (M,) positions in T, ascending; targets: (M,) int64 ids
     that stood there. labels: one an item, or None. rows_per_item: rows that make an item: neighbours, never split. task: which of
-    several is asked, where an objective has several. words, word_weights: (R, S) ids to be predicted from a row as a whole, and
-    what each of them counts; or None. spoilt: (T,) int64, which tokens are not those that stood there; or None.
+    several is asked, where an objective has several. of_rows (R, …), of_tokens (T, …): what else is asked of each, by name.
     """
 
     ids: Tensor
@@ -35,9 +34,8 @@ class Example:
     labels: Tensor | None
     rows_per_item: int = 1
     task: int = 0
-    words: Tensor | None = None
-    word_weights: Tensor | None = None
-    spoilt: Tensor | None = None
+    of_rows: dict[str, Tensor] = field(default_factory=dict)
+    of_tokens: dict[str, Tensor] = field(default_factory=dict)
 
     @property
     def device(self) -> torch.device:
@@ -75,9 +73,8 @@ class Example:
             targets_at=change(self.targets_at),
             targets=change(self.targets),
             labels=None if self.labels is None else change(self.labels),
-            words=None if self.words is None else change(self.words),
-            word_weights=None if self.word_weights is None else change(self.word_weights),
-            spoilt=None if self.spoilt is None else change(self.spoilt),
+            of_rows={name: change(asked) for name, asked in self.of_rows.items()},
+            of_tokens={name: change(asked) for name, asked in self.of_tokens.items()},
         )
 
     def split(self, rows: int) -> list["Example"]:
@@ -101,9 +98,8 @@ class Example:
                     targets_at=self.targets_at[chosen] - token,
                     targets=self.targets[chosen],
                     labels=None if self.labels is None else self.labels[items],
-                    words=None if self.words is None else self.words[mine],
-                    word_weights=None if self.word_weights is None else self.word_weights[mine],
-                    spoilt=None if self.spoilt is None else self.spoilt[token:end],
+                    of_rows={name: asked[mine] for name, asked in self.of_rows.items()},
+                    of_tokens={name: asked[token:end] for name, asked in self.of_tokens.items()},
                 )
             )
             token = end

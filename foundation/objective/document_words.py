@@ -26,6 +26,7 @@ from foundation.model.encoder import make_norm
 from foundation.model.pooling import mean_of_rows
 from foundation.objective.base import Example
 from foundation.objective.config import DocumentWordsConfig
+from foundation.objective.terms import Reads, States, Term
 
 # Frequencies are counted in so many blocks of so many tokens, spread over the corpus: any corpus is done in a moment.
 _BLOCKS, _BLOCK_TOKENS = 256, 65_536
@@ -70,9 +71,9 @@ class DocumentWords:
         if batch.labels is not None:
             is_asked &= batch.labels != BROKEN
         words = self.table.ids[np.where(is_asked[:, None], at, 0)].astype(np.int64)
-        example.words = torch.from_numpy(words)
-        example.word_weights = self.weights[example.words] * torch.from_numpy(is_asked)[:, None]
-        return example
+        ids = torch.from_numpy(words)
+        asked = {"words": ids, "word_weights": self.weights[ids] * torch.from_numpy(is_asked)[:, None]}
+        return replace(example, of_rows=example.of_rows | asked)
 
 
 def _count(ids: NDArray[np.unsignedinteger], vocab_size: int) -> NDArray[np.float64]:
@@ -86,39 +87,54 @@ def _count(ids: NDArray[np.unsignedinteger], vocab_size: int) -> NDArray[np.floa
 
 def has_words(example: Example) -> Tensor:
     """(R,) True where a row is asked for words."""
-    if example.word_weights is None:
+    if "word_weights" not in example.of_rows:
         return torch.zeros(len(example.lengths), dtype=torch.bool, device=example.device)
-    return example.word_weights.sum(1) > 0
+    return example.of_rows["word_weights"].sum(1) > 0
 
 
-class DocumentWordsHead(nn.Module):
+class DocumentWordsTerm(Term):
     """Mean of a row's hidden states, dense, norm, then the token embeddings again and a bias a token.
 
-    Nothing non-linear stands between: what tells documents apart has to lie open in the mean, where a task's head looks for it.
+    words: where they are drawn; without it none are asked for. Nothing non-linear stands between: what tells documents apart has
+    to lie open in the mean, where a task's head looks for it.
     """
 
-    def __init__(self, cfg: ModelConfig) -> None:
+    question = "words"
+    reads = Reads.tokens
+
+    def __init__(self, model: ModelConfig, weight: float, words: DocumentWords | None) -> None:
         super().__init__()
-        self.dense = nn.Linear(cfg.width, cfg.width)
-        self.norm = make_norm(cfg)
-        self.bias = nn.Parameter(torch.zeros(cfg.vocab_size))
+        self.weight, self.words = weight, words
+        self.dense = nn.Linear(model.width, model.width)
+        self.norm = make_norm(model)
+        self.bias = nn.Parameter(torch.zeros(model.vocab_size))
 
     @torch.no_grad()
-    def start_from(self, log_share_V: Tensor) -> None:
-        """Begin with the frequencies of what is asked, so that only what a row adds to them has to be learnt."""
-        self.bias.copy_(log_share_V)
+    def begin(self) -> None:
+        """With the frequencies of what is asked, so that only what a row adds to them has to be learnt."""
+        if self.words is not None:
+            self.bias.copy_(self.words.log_share)
+
+    def ask(self, example: Example, batch: Batch, rng: RowRng, table: TokenTable | None) -> Example:
+        """With words for each row."""
+        return example if self.words is None or table is None else self.words.of(table).ask(example, batch, rng)
+
+    def count(self, example: Example) -> Tensor:
+        """Rows that are asked for words."""
+        return has_words(example).sum()
 
     def forward(self, hidden_TD: Tensor, lengths: tuple[int, ...], embedding_VD: Tensor) -> Tensor:
         """(T, D) -> logits (R, V)."""
         mean_RD = mean_of_rows(hidden_TD, moved(torch.tensor(lengths), hidden_TD.device))
         return F.linear(self.norm(self.dense(mean_RD)), embedding_VD, self.bias)
 
-    def summed_loss(self, hidden_TD: Tensor, example: Example, embedding_VD: Tensor) -> Tensor:
+    def summed_loss(self, states: States, example: Example, embedding_VD: Tensor) -> Tensor:
         """Σ over rows of the weighted mean of −ln p(word), nats."""
-        assert example.words is not None and example.word_weights is not None
-        logits_RV = self(hidden_TD, example.lengths, embedding_VD)
+        if "words" not in example.of_rows:
+            return states.all_TD.new_zeros((), dtype=torch.float32)
+        logits_RV = self(states.all_TD, example.lengths, embedding_VD)
         wide_RV = logits_RV if logits_RV.dtype is torch.float64 else logits_RV.float()
-        loss_RS = wide_RV.logsumexp(1, keepdim=True) - wide_RV.gather(1, example.words)
-        weights_RS = example.word_weights.to(wide_RV.dtype)
+        loss_RS = wide_RV.logsumexp(1, keepdim=True) - wide_RV.gather(1, example.of_rows["words"])
+        weights_RS = example.of_rows["word_weights"].to(wide_RV.dtype)
         total_R = weights_RS.sum(1)
         return ((loss_RS * weights_RS).sum(1) / total_R.masked_fill(total_R == 0, 1.0)).sum()

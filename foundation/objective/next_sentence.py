@@ -7,7 +7,10 @@ from torch import Tensor, nn
 
 from foundation.data.batches import NO_PAIR, Pairs
 from foundation.model.config import ModelConfig
+from foundation.objective.base import Example
 from foundation.objective.config import SentenceTask
+from foundation.objective.masked_lm import IGNORED, summed_cross_entropy
+from foundation.objective.terms import Reads, Score, States, Term, classes_score
 
 
 def pairs_for(task: SentenceTask) -> Pairs:
@@ -21,18 +24,43 @@ def pairs_for(task: SentenceTask) -> Pairs:
             return Pairs.order
 
 
-class SentencePairHead(nn.Module):
-    """tanh(dense) of the hidden state at [CLS], then two logits: [pair is whole, pair is broken]."""
+class SentencePairs(Term):
+    """tanh(dense) of the hidden state at [CLS], then two logits: [pair is whole, pair is broken].
 
-    def __init__(self, cfg: ModelConfig) -> None:
+    Pairs are broken when rows are drawn, since a B comes from another row: `pairs_for`.
+    """
+
+    reads = Reads.firsts
+    has_accuracy = True
+
+    def __init__(self, model: ModelConfig, task: SentenceTask = SentenceTask.nsp, weight: float = 1.0) -> None:
         super().__init__()
-        self.pool = nn.Linear(cfg.width, cfg.width)
-        self.classify = nn.Linear(cfg.width, 2)
+        self.question, self.weight = task.value, weight
+        self.pool = nn.Linear(model.width, model.width)
+        self.classify = nn.Linear(model.width, 2)
 
     def forward(self, cls_RD: Tensor) -> Tensor:
         """(R, D) -> (R, 2)."""
         logits: Tensor = self.classify(self.pool(cls_RD).tanh())
         return logits
+
+    def count(self, example: Example) -> Tensor:
+        """Rows that are pairs."""
+        assert example.labels is not None
+        return is_pair(example.labels).sum()
+
+    def summed_loss(self, states: States, example: Example, embedding_VD: Tensor) -> Tensor:
+        """Over pairs."""
+        return summed_cross_entropy(*self._answers(states, example))
+
+    def score(self, states: States, example: Example, embedding_VD: Tensor) -> Score:
+        """With hits."""
+        return classes_score(*self._answers(states, example))
+
+    def _answers(self, states: States, example: Example) -> tuple[Tensor, Tensor]:
+        """Logits (R, 2) and labels (R,); a row that is no pair is to be ignored."""
+        assert example.labels is not None
+        return self(states.at_firsts_RD), example.labels.masked_fill(~is_pair(example.labels), IGNORED)
 
 
 def is_pair(labels_R: Tensor) -> Tensor:

@@ -1,6 +1,6 @@
 """The pretraining objective: masked tokens, and what else is asked for, over one pass of the encoder."""
 
-from dataclasses import dataclass
+from typing import TypeAlias
 
 import numpy as np
 import torch
@@ -10,54 +10,44 @@ from torch import Tensor, nn
 
 from foundation.core.randomness import RowRng
 from foundation.data.batches import Batch
+from foundation.data.corpus import TokenTable
 from foundation.data.tokenizer import SpecialIds
 from foundation.model.config import ModelConfig
 from foundation.model.encoder import Encoder, init_weights
 from foundation.objective.base import Example, Objective
 from foundation.objective.config import MaskingConfig, ObjectiveConfig, SentenceTask
-from foundation.objective.document_words import DocumentWords, DocumentWordsHead, has_words
-from foundation.objective.masked_lm import IGNORED, MaskedLMHead, Masking, summed_cross_entropy
-from foundation.objective.next_sentence import SentencePairHead, is_pair
-from foundation.objective.token_detection import Spoiling, TokenDetectionHead, is_asked
+from foundation.objective.document_words import DocumentWords, DocumentWordsTerm
+from foundation.objective.masked_lm import IGNORED, MaskedLMHead, Masking
+from foundation.objective.next_sentence import SentencePairs
+from foundation.objective.terms import Reads, Score, States, Term, classes_score
+from foundation.objective.token_detection import TokenDetection
 
 # The vocabulary product's row count is filled up to a multiple of this, for the reason told in model/attention.py.
 _TARGET_MULTIPLE = 128
 
-
-@dataclass(frozen=True, slots=True)
-class Scores:
-    """Sums over some rows: losses in nats, hits and targets: of masked tokens, sentence pairs, rows asked for words, and tokens
-    of which is asked whether they are spoilt."""
-
-    mlm_loss: float = 0.0
-    mlm_hits: int = 0
-    mlm_targets: int = 0
-    pair_loss: float = 0.0
-    pair_hits: int = 0
-    pair_targets: int = 0
-    words_loss: float = 0.0
-    words_targets: int = 0
-    detection_loss: float = 0.0
-    detection_targets: int = 0
-
-    def __add__(self, other: "Scores") -> "Scores":
-        return Scores(*(getattr(self, name) + getattr(other, name) for name in self.__slots__))
+# By what is asked, `mlm` for the masked tokens.
+Scores: TypeAlias = dict[str, Score]
 
 
-@dataclass(frozen=True, slots=True)
-class _States:
-    """What the encoder says at the targets, which are filled up with such as are to be ignored; at each row's first token; and
-    of all tokens. Of the last two nothing, where nobody asks."""
-
-    targets_M: Tensor
-    at_targets_MD: Tensor
-    at_firsts_RD: Tensor
-    all_TD: Tensor
+def make_terms(
+    cfg: ObjectiveConfig, model: ModelConfig, specials: SpecialIds, *, seq_len: int, table: TokenTable | None
+) -> dict[str, Term]:
+    """What is asked beside masked tokens, by the name of its weights: here a new term is added."""
+    terms: dict[str, Term] = {}
+    if cfg.sentence_task is not SentenceTask.none:
+        terms["pair"] = SentencePairs(model, cfg.sentence_task, cfg.sentence_weight)
+    if cfg.document_words.weight:
+        asked = cfg.document_words
+        words = None if table is None else DocumentWords(table, asked, specials, vocab_size=model.vocab_size)
+        terms["words"] = DocumentWordsTerm(model, asked.weight, words)
+    if cfg.detection.weight:
+        terms["detection"] = TokenDetection(model, cfg.detection, specials, row_stride=seq_len)
+    return terms
 
 
 class PretrainingObjective(Objective):
-    """Loss in nats: mean over masked tokens + sentence_weight · mean over pairs + document_words.weight · mean over rows
-    + detection.weight · mean over tokens in sight + z_loss_weight · mean of (ln Z)² over masked tokens."""
+    """Loss in nats: mean over masked tokens + Σ over what else is asked of its weight · mean over its targets
+    + z_loss_weight · mean of (ln Z)² over masked tokens."""
 
     heads: nn.ModuleDict
 
@@ -69,31 +59,24 @@ class PretrainingObjective(Objective):
         continues_word: NDArray[np.bool_],
         *,
         seq_len: int,
-        words: DocumentWords | None = None,
+        table: TokenTable | None = None,
     ) -> None:
-        """words: where document words are drawn; without it none are asked for, whatever cfg says."""
+        """table: the tokens of the training rows; without it nothing is asked about documents, whatever cfg says."""
         super().__init__()
         cfg.check()
         self.cfg = cfg
         self.encoder = Encoder(model)
-        heads: dict[str, nn.Module] = {"mlm": MaskedLMHead(model)}
-        if cfg.sentence_task is not SentenceTask.none:
-            heads["pair"] = SentencePairHead(model)
-        if cfg.document_words.weight:
-            heads["words"] = DocumentWordsHead(model)
-        if cfg.detection.weight:
-            heads["detection"] = TokenDetectionHead(model)
-        self.heads = nn.ModuleDict(heads)
-        self.words = words
-        terms = {"mlm": "mlm_loss", "pair": f"{cfg.sentence_task.value}_loss", "words": "words_loss"}
-        terms["detection"] = "detection_loss"
-        self.terms = tuple(terms[name] for name in heads) + (("z_loss",) if cfg.z_loss_weight else ())
+        asked = make_terms(cfg, model, specials, seq_len=seq_len, table=table)
+        self.heads = nn.ModuleDict({"mlm": MaskedLMHead(model), **asked})
+        self.asked = tuple(asked.values())
+        named = ("mlm", *(term.question for term in self.asked), *(("z",) if cfg.z_loss_weight else ()))
+        self.terms = tuple(f"{name}_loss" for name in named)
         self._specials, self._continues_word, self._seq_len = specials, continues_word, seq_len
+        self._table = table
         self.masking = self.masking_like(cfg.masking)
-        self.spoiling = Spoiling(cfg.detection, specials, row_stride=seq_len) if cfg.detection.weight else None
         init_weights(self, model)
-        if words is not None and isinstance(head := heads.get("words"), DocumentWordsHead):
-            head.start_from(words.log_share)
+        for term in self.asked:
+            term.begin()
 
     @property
     def has_pairs(self) -> bool:
@@ -105,100 +88,62 @@ class PretrainingObjective(Objective):
         return Masking(cfg, self._specials, self._continues_word, row_stride=self._seq_len)
 
     def corrupt(self, batch: Batch, rng: RowRng, progress: float) -> Example:
-        """Hide tokens, draw words; pairs were broken when the rows were drawn, since a B comes from another row."""
+        """Hide tokens, then put every other question."""
         example = self.masking(batch, rng, progress)
-        if self.spoiling is not None:
-            example = self.spoiling(example, batch, rng)
-        return example if self.words is None else self.words.ask(example, batch, rng)
+        for term in self.asked:
+            example = term.ask(example, batch, rng, self._table)
+        return example
 
     def count(self, example: Example) -> Tensor:
-        """(terms,): masked tokens, rows that are pairs, rows that are asked for words, tokens in sight, masked tokens."""
+        """(terms,): masked tokens, then the targets of what else is asked, then masked tokens once more for z."""
         # Filled in there: torch.tensor(…, device=…) would have the host wait for a GPU.
-        counts = [torch.full((), len(example.targets), device=example.device)]
-        if self.has_pairs:
-            assert example.labels is not None
-            counts.append(is_pair(example.labels).sum())
-        if "words" in self.heads:
-            counts.append(has_words(example).sum())
-        if "detection" in self.heads:
-            assert example.spoilt is not None
-            counts.append(is_asked(example.spoilt).sum())
+        masked = torch.full((), len(example.targets), device=example.device)
+        counts = [masked, *(term.count(example) for term in self.asked)]
         if self.cfg.z_loss_weight:
-            counts.append(counts[0])
+            counts.append(masked)
         return torch.stack(counts).double()
 
     def forward(self, example: Example, totals: Tensor) -> Tensor:
         """Shares of the step's means, (terms,), all but the first one weighted."""
-        states = self._encode(example)
+        states, embedding_VD = self._encode(example), self.encoder.token_embedding.weight
         head = self.heads["mlm"]
         assert isinstance(head, MaskedLMHead)
-        asked = states.at_targets_MD, self.encoder.token_embedding.weight, states.targets_M
+        asked = states.at_targets_MD, embedding_VD, states.targets_M
         mlm, *squares = head.summed_losses(*asked, squares=bool(self.cfg.z_loss_weight))
-        sums = [mlm]
-        if self.has_pairs:
-            sums.append(self.cfg.sentence_weight * summed_cross_entropy(*self._pairs(states, example)))
-        if "words" in self.heads:
-            sums.append(self.cfg.document_words.weight * self._words_loss(states.all_TD, example))
-        if "detection" in self.heads:
-            sums.append(self.cfg.detection.weight * summed_cross_entropy(*self._detection(states.all_TD, example)))
+        sums = [mlm, *(term.weight * term.summed_loss(states, example, embedding_VD) for term in self.asked)]
         sums += [self.cfg.z_loss_weight * square for square in squares]
         shares = torch.stack(sums)
         return shares / totals.clamp(min=1).to(shares.dtype)
 
-    def _encode(self, example: Example) -> _States:
+    def _encode(self, example: Example) -> States:
         """One pass. Where nobody asks about whole rows, the last layer is spared what nobody reads."""
         filler = -len(example.targets) % _TARGET_MULTIPLE
         at, targets = F.pad(example.targets_at, (0, filler)), F.pad(example.targets, (0, filler), value=IGNORED)
-        firsts = example.first_tokens if self.has_pairs else at[:0]
+        read = {term.reads for term in self.asked}
+        firsts = example.first_tokens if Reads.firsts in read else at[:0]
         inputs = example.ids, example.segments, example.layout()
-        if {"words", "detection"} & set(self.heads):
+        if Reads.tokens in read:
             hidden_TD = self.encoder(*inputs)
-            return _States(targets, hidden_TD.index_select(0, at), hidden_TD.index_select(0, firsts), hidden_TD)
+            return States(targets, hidden_TD.index_select(0, at), hidden_TD.index_select(0, firsts), hidden_TD)
         hidden_MD = self.encoder(*inputs, torch.cat([at, firsts]))
-        return _States(targets, hidden_MD[: len(at)], hidden_MD[len(at) :], hidden_MD[:0])
-
-    def _mlm(self, states: _States) -> tuple[Tensor, Tensor]:
-        """Logits (M, V) and targets (M,)."""
-        return self.heads["mlm"](states.at_targets_MD, self.encoder.token_embedding.weight), states.targets_M
-
-    def _pairs(self, states: _States, example: Example) -> tuple[Tensor, Tensor]:
-        """Logits (R, 2) and labels (R,); a row that is no pair is to be ignored."""
-        assert example.labels is not None
-        logits = self.heads["pair"](states.at_firsts_RD)
-        return logits, example.labels.masked_fill(~is_pair(example.labels), IGNORED)
-
-    def _words_loss(self, hidden_TD: Tensor, example: Example) -> Tensor:
-        """Summed over rows, unweighted."""
-        if example.words is None:
-            return hidden_TD.new_zeros((), dtype=torch.float32)
-        head = self.heads["words"]
-        assert isinstance(head, DocumentWordsHead)
-        return head.summed_loss(hidden_TD, example, self.encoder.token_embedding.weight)
-
-    def _detection(self, hidden_TD: Tensor, example: Example) -> tuple[Tensor, Tensor]:
-        """Logits (T, 2) and answers (T,)."""
-        assert example.spoilt is not None
-        return self.heads["detection"](hidden_TD), example.spoilt
+        return States(targets, hidden_MD[: len(at)], hidden_MD[len(at) :], hidden_MD[:0])
 
     @torch.no_grad()
     def score(self, example: Example) -> Scores:
-        """Loss sums and hits of some rows; the caller has chosen eval() and precision."""
-        states = self._encode(example)
-        mlm = _sums(*self._mlm(states))
-        pairs = _sums(*self._pairs(states, example)) if self.has_pairs else (0.0, 0, 0)
-        if "words" not in self.heads:
-            return Scores(*mlm, *pairs)
-        return Scores(*mlm, *pairs, float(self._words_loss(states.all_TD, example)), int(has_words(example).sum()))
+        """Of some rows of sound text: masked tokens, and all terms that do not change it. The caller has chosen eval() and
+        precision."""
+        states, embedding_VD = self._encode(example), self.encoder.token_embedding.weight
+        masked = classes_score(self.heads["mlm"](states.at_targets_MD, embedding_VD), states.targets_M)
+        sound = [term for term in self.asked if not term.changes_text]
+        return {"mlm": masked} | {term.question: term.score(states, example, embedding_VD) for term in sound}
 
     @torch.no_grad()
-    def score_detection(self, example: Example) -> Scores:
-        """Of rows with spoilt tokens, which are no fair ones to score anything else on."""
-        hidden_TD = self.encoder(example.ids, example.segments, example.layout())
-        loss, _, asked = _sums(*self._detection(hidden_TD, example))
-        return Scores(detection_loss=loss, detection_targets=asked)
+    def score_changed(self, example: Example, term: Term) -> Scores:
+        """Of rows whose text a term has changed, which are no fair ones to score anything else on."""
+        states = self._encode(example)
+        return {term.question: term.score(states, example, self.encoder.token_embedding.weight)}
 
 
-def _sums(logits: Tensor, targets: Tensor) -> tuple[float, int, int]:
-    """Loss in nats, hits, and targets that are not to be ignored."""
-    hits, asked = (logits.argmax(-1) == targets).sum(), (targets != IGNORED).sum()
-    return float(summed_cross_entropy(logits, targets)), int(hits), int(asked)
+def added(one: Scores, other: Scores) -> Scores:
+    """Sums over both."""
+    return {name: one.get(name, Score()) + other.get(name, Score()) for name in one | other}

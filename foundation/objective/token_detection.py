@@ -17,12 +17,14 @@ from torch import Tensor, nn
 
 from foundation.core.randomness import RowRng
 from foundation.data.batches import Batch, Ids
+from foundation.data.corpus import TokenTable
 from foundation.data.tokenizer import SpecialIds
 from foundation.model.config import ModelConfig
 from foundation.model.shapes import filled
 from foundation.objective.base import Example
 from foundation.objective.config import DetectionConfig
-from foundation.objective.masked_lm import IGNORED
+from foundation.objective.masked_lm import IGNORED, summed_cross_entropy
+from foundation.objective.terms import Reads, States, Term
 
 # Tokens that change places are at most three apart.
 WINDOW = 4
@@ -47,7 +49,7 @@ class Spoiling:
 
         A token that is to be predicted is left alone; one that masking has put at random there counts as spoilt.
         """
-        ids = example.ids.numpy()
+        ids = example.ids.numpy().copy()
         asked = batch.maskable & (ids != self.specials.mask)
         may_move = asked.copy()
         may_move[example.targets_at.numpy()] = False
@@ -59,8 +61,8 @@ class Spoiling:
         ids[first] = np.where(is_swap, batch.ids[second], batch.ids[source])
         ids[second[is_swap]] = batch.ids[first[is_swap]]
         spoilt = np.where(asked, np.where(ids != batch.ids, SPOILT, SOUND), IGNORED)
-        example.spoilt = torch.from_numpy(spoilt)
-        return example
+        told = example.of_tokens | {"spoilt": torch.from_numpy(spoilt)}
+        return replace(example, ids=torch.from_numpy(ids), of_tokens=told)
 
     def _chosen(self, draws: NDArray[np.float64], batch: Batch) -> tuple[Ids, Ids, Ids, NDArray[np.bool_]]:
         """Of each spoilt window: two different positions, the source of a copy (all in T), and whether it is a swap."""
@@ -84,14 +86,33 @@ def is_asked(spoilt_T: Tensor) -> Tensor:
     return spoilt_T != IGNORED
 
 
-class TokenDetectionHead(nn.Module):
+class TokenDetection(Term):
     """Two logits a token, linear: what tells a spoilt token lies open in the hidden states, where a task's head looks."""
 
-    def __init__(self, cfg: ModelConfig) -> None:
+    question = "detection"
+    reads = Reads.tokens
+    changes_text = True
+
+    def __init__(self, model: ModelConfig, cfg: DetectionConfig, specials: SpecialIds, *, row_stride: int) -> None:
+        """row_stride: no row is longer than this (tokens)."""
         super().__init__()
-        self.classify = nn.Linear(cfg.width, 2)
+        self.weight = cfg.weight
+        self.spoiling = Spoiling(cfg, specials, row_stride=row_stride)
+        self.classify = nn.Linear(model.width, 2)
 
     def forward(self, hidden_TD: Tensor) -> Tensor:
         """(T, D) -> (T, 2): [sound, spoilt]."""
         logits: Tensor = self.classify(filled(hidden_TD))[: len(hidden_TD)]
         return logits
+
+    def ask(self, example: Example, batch: Batch, rng: RowRng, table: TokenTable | None) -> Example:
+        """With tokens spoilt, and which."""
+        return self.spoiling(example, batch, rng)
+
+    def count(self, example: Example) -> Tensor:
+        """Tokens in sight."""
+        return is_asked(example.of_tokens["spoilt"]).sum()
+
+    def summed_loss(self, states: States, example: Example, embedding_VD: Tensor) -> Tensor:
+        """Over tokens in sight."""
+        return summed_cross_entropy(self(states.all_TD), example.of_tokens["spoilt"])

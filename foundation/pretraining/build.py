@@ -13,7 +13,6 @@ from foundation.core.randomness import RowRng, torch_seed
 from foundation.data.batches import PretrainingBatches
 from foundation.data.corpus import Corpus
 from foundation.data.prepare import prepare
-from foundation.objective.document_words import DocumentWords
 from foundation.objective.next_sentence import pairs_for
 from foundation.objective.pretraining import PretrainingObjective
 from foundation.train.averaging import WeightAverage
@@ -44,11 +43,6 @@ def make_objective(cfg: PretrainConfig, corpus: Corpus) -> PretrainingObjective:
         raise UserError(
             f"the tokenizer has {tokenizer.vocab_size} entries: set tokenizer.vocab_size={tokenizer.vocab_size}"
         )
-    words = None
-    if cfg.objective.document_words.weight:
-        words = DocumentWords(
-            corpus.train, cfg.objective.document_words, tokenizer.specials, vocab_size=cfg.model.vocab_size
-        )
     torch.manual_seed(torch_seed(cfg.seed, "init"))
     return PretrainingObjective(
         cfg.objective,
@@ -56,7 +50,7 @@ def make_objective(cfg: PretrainConfig, corpus: Corpus) -> PretrainingObjective:
         tokenizer.specials,
         tokenizer.continues_word,
         seq_len=cfg.batches.seq_len,
-        words=words,
+        table=corpus.train,
     )
 
 

@@ -241,11 +241,12 @@ class Session:
         text = f"step {self.state.step}: held-out MLM loss {found['eval/mlm_loss']:.3f} nats"
         text += f" ({abs(below):.2f} {'below' if below > 0 else 'ABOVE'} the unigram entropy)"
         text += f", accuracy {found['eval/mlm_accuracy']:.1%}"
-        task = self.cfg.objective.sentence_task.value
-        if (name := f"eval/{task}_accuracy") in found:
-            text += (
-                f", {task.upper()} accuracy {found[name]:.1%} [{found[f'{name}_low']:.1%}, {found[f'{name}_high']:.1%}]"
-            )
+        for question in (term.question for term in self.objective.asked):
+            if (name := f"eval/{question}_accuracy") in found:
+                text += f", {question.upper()} accuracy {found[name]:.1%} "
+                text += f"[{found[f'{name}_low']:.1%}, {found[f'{name}_high']:.1%}]"
+            elif (name := f"eval/{question}_loss") in found:
+                text += f", {question} {found[name]:.3f} nats"
         self.logger.say(text)
 
     def _save(self) -> None:

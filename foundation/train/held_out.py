@@ -13,7 +13,8 @@ from foundation.data.corpus import TokenTable
 from foundation.objective.base import Example
 from foundation.objective.config import MaskingConfig
 from foundation.objective.next_sentence import pairs_for
-from foundation.objective.pretraining import PretrainingObjective, Scores
+from foundation.objective.pretraining import PretrainingObjective, Scores, added
+from foundation.objective.terms import Score, Term
 from foundation.train.loop import TrainState
 
 # Of no relation to any run's seed: two runs are always measured on the same rows and masks.
@@ -37,20 +38,21 @@ class HeldOut:
         rows = min(rows, len(self.batches))
         self.batches.rows_per_step = min(rows, _ROWS_AT_ONCE)
         self.masking = objective.masking_like(MaskingConfig())
-        self.words = None if objective.words is None else objective.words.of(table)
-        self.spoiling = objective.spoiling
+        self.asked, self.table = objective.asked, table
         self.n_batches = max(1, rows // self.batches.rows_per_step)
 
     def examples(self) -> Iterator[Example]:
-        """This rank's share of the examination."""
+        """This rank's share of the examination: masked, and asked whatever leaves the text as it is."""
         for example, batch, rng in self._masked():
-            yield example if self.words is None else self.words.ask(example, batch, rng)
+            for term in self.asked:
+                if not term.changes_text:
+                    example = term.ask(example, batch, rng, self.table)
+            yield example
 
-    def spoilt_examples(self) -> Iterator[Example]:
-        """The same rows and masks with tokens spoilt, where that is trained: the other scores are those of sound text."""
-        if self.spoiling is not None:
-            for example, batch, rng in self._masked():
-                yield self.spoiling(example, batch, rng)
+    def changed_examples(self, term: Term) -> Iterator[Example]:
+        """The same rows and masks as a term changes them: the other scores are those of sound text."""
+        for example, batch, rng in self._masked():
+            yield term.ask(example, batch, rng, self.table)
 
     def _masked(self) -> Iterator[tuple[Example, Batch, RowRng]]:
         for number in range(rank(), self.n_batches, world_size()):
@@ -58,43 +60,40 @@ class HeldOut:
             yield self.masking(batch, rng, 0.0), batch, rng
 
     def metrics(self, state: TrainState) -> dict[str, float]:
-        """eval/* of the current weights: losses in nats a target, accuracies, and the 95 % Wilson interval of the pairs'."""
+        """eval/* of the current weights: losses in nats a target, accuracies, and these' 95 % Wilson intervals but for masks'."""
         objective = state.objective
         assert isinstance(objective, PretrainingObjective)
         objective.eval()
-        scores = Scores()
+        # A rank that has no rows knows of the same questions.
+        scores: Scores = {name: Score() for name in ("mlm", *(term.question for term in self.asked))}
         for example in self.examples():
             with state.autocast():
-                scores += objective.score(example.to(state.device))
-        for example in self.spoilt_examples():
-            with state.autocast():
-                scores += objective.score_detection(example.to(state.device))
-        scores = _sum_scores_over_ranks(scores, state)
-        found = {
-            "eval/mlm_loss": scores.mlm_loss / max(1, scores.mlm_targets),
-            "eval/mlm_accuracy": scores.mlm_hits / max(1, scores.mlm_targets),
-        }
-        if scores.words_targets:
-            found["eval/words_loss"] = scores.words_loss / scores.words_targets
-        if scores.detection_targets:
-            found["eval/detection_loss"] = scores.detection_loss / scores.detection_targets
-        if scores.pair_targets:
-            # Here: half of the time to the first step would go into importing it.
-            from scipy.stats import binomtest
-
-            task = objective.cfg.sentence_task.value
-            interval = binomtest(scores.pair_hits, scores.pair_targets).proportion_ci(method="wilson")
-            found |= {
-                f"eval/{task}_loss": scores.pair_loss / scores.pair_targets,
-                f"eval/{task}_accuracy": scores.pair_hits / scores.pair_targets,
-                f"eval/{task}_accuracy_low": interval.low,
-                f"eval/{task}_accuracy_high": interval.high,
-            }
-        return {name: float(value) for name, value in found.items()}
+                scores = added(scores, objective.score(example.to(state.device)))
+        for term in self.asked:
+            if term.changes_text:
+                for example in self.changed_examples(term):
+                    with state.autocast():
+                        scores = added(scores, objective.score_changed(example.to(state.device), term))
+        scores = _sum_over_ranks(scores, state)
+        found = {"eval/mlm_loss": scores["mlm"].nats, "eval/mlm_accuracy": scores["mlm"].accuracy}
+        for term in self.asked:
+            score, name = scores[term.question], f"eval/{term.question}"
+            if score.targets:
+                found[f"{name}_loss"] = score.nats
+            if score.targets and term.has_accuracy:
+                found |= _accuracy(score, f"{name}_accuracy")
+        return found
 
 
-def _sum_scores_over_ranks(scores: Scores, state: TrainState) -> Scores:
-    names = list(Scores.__slots__)
-    own = torch.tensor([getattr(scores, name) for name in names], dtype=torch.float64, device=state.device)
-    sums = sum_over_ranks(own)
-    return Scores(*(value if "loss" in name else int(value) for name, value in zip(names, sums.tolist(), strict=True)))
+def _accuracy(score: Score, name: str) -> dict[str, float]:
+    # Here: half of the time to the first step would go into importing it.
+    from scipy.stats import binomtest
+
+    interval = binomtest(score.hits, score.targets).proportion_ci(method="wilson")
+    return {name: score.accuracy, f"{name}_low": float(interval.low), f"{name}_high": float(interval.high)}
+
+
+def _sum_over_ranks(scores: Scores, state: TrainState) -> Scores:
+    own = [[score.loss, score.hits, score.targets] for score in scores.values()]
+    sums = sum_over_ranks(torch.tensor(own, dtype=torch.float64, device=state.device)).tolist()
+    return {name: Score(loss, int(hits), int(n)) for name, (loss, hits, n) in zip(scores, sums, strict=True)}

@@ -145,8 +145,9 @@ def test_pretraining_reads_targets_and_first_tokens_and_loses_nothing(
     torch.testing.assert_close(losses, plain_losses, rtol=1e-10, atol=1e-10)
     assert_same(grads, plain_grads)
     plain = objective.score(example)
-    assert scores.mlm_loss == pytest.approx(plain.mlm_loss, rel=1e-10) and scores.mlm_hits == plain.mlm_hits
-    assert scores.pair_loss == pytest.approx(plain.pair_loss, rel=1e-10) and scores.pair_hits == plain.pair_hits
+    assert scores.keys() == plain.keys() == {"mlm", task.value} - {"none"}
+    for name, score in scores.items():
+        assert score.loss == pytest.approx(plain[name].loss, rel=1e-10) and score.hits == plain[name].hits
 
 
 def test_what_is_asked_of_every_token_is_computed_for_every_token() -> None:

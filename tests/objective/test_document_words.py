@@ -14,8 +14,9 @@ from foundation.data.config import BatchesConfig
 from foundation.data.corpus import TokenTable
 from foundation.objective import document_words
 from foundation.objective.config import DocumentWordsConfig, MaskingConfig, ObjectiveConfig
-from foundation.objective.document_words import DocumentWords, DocumentWordsHead, has_words
+from foundation.objective.document_words import DocumentWords, DocumentWordsTerm, has_words
 from foundation.objective.pretraining import PretrainingObjective
+from foundation.objective.terms import States
 from foundation.train.config import AdamWConfig, Precision, ScheduleConfig, Shape
 from foundation.train.held_out import HeldOut
 from foundation.train.loop import TrainState, train, train_step
@@ -43,9 +44,8 @@ def words_of(of: TokenTable, vocab_size: int = 101, **changes: object) -> Docume
 def objective_of(of: TokenTable | None, weight: float = 1.0, vocab_size: int = 101) -> PretrainingObjective:
     torch.manual_seed(0)
     cfg = ObjectiveConfig(masking=MaskingConfig(), document_words=DocumentWordsConfig(weight=weight, per_row=16))
-    drawn = None if of is None else DocumentWords(of, cfg.document_words, SPECIALS, vocab_size=vocab_size)
     model = modern_config(vocab_size=vocab_size)
-    return PretrainingObjective(cfg, model, SPECIALS, np.zeros(vocab_size, bool), seq_len=40, words=drawn)
+    return PretrainingObjective(cfg, model, SPECIALS, np.zeros(vocab_size, bool), seq_len=40, table=of)
 
 
 def asked(words: DocumentWords, objective: PretrainingObjective, batch: Batch):
@@ -58,9 +58,8 @@ def test_words_are_of_the_same_document_and_never_of_the_row() -> None:
     for step in range(8):
         batch = batches(of).at(step)
         example = asked(words, objective, batch)
-        assert example.words is not None
         for (start, end), drawn, is_asked in zip(
-            batch.places, example.words.numpy() - 5, has_words(example), strict=True
+            batch.places, example.of_rows["words"].numpy() - 5, has_words(example), strict=True
         ):
             document = np.searchsorted(of.documents, start, side="right")
             first, last = of.documents[document - 1 : document + 1]
@@ -75,7 +74,7 @@ def test_every_token_of_the_rest_is_drawn_alike() -> None:
     batch = batches(of, rows=3).at(0)
     example = asked(words, objective, batch)
     start, end = batch.places[0]
-    counts = np.bincount(example.words[0].numpy() - 5, minlength=60)
+    counts = np.bincount(example.of_rows["words"][0].numpy() - 5, minlength=60)
     rest = np.delete(counts, np.arange(start, end))
     expected = 40_000 / len(rest)
     assert (np.abs(rest - expected) < 5 * expected**0.5).all()
@@ -104,8 +103,8 @@ def test_rows_dealt_to_ranks_get_the_same_words() -> None:
     words, objective = words_of(of), objective_of(None)
     whole = asked(words, objective, batches(of).at(5))
     parts = [asked(words, objective, batches(of).at(5, rank, 3)) for rank in range(3)]
-    assert torch.equal(torch.cat([part.words for part in parts]), whole.words)
-    assert torch.equal(torch.cat([part.word_weights for part in parts]), whole.word_weights)
+    assert torch.equal(torch.cat([part.of_rows["words"] for part in parts]), whole.of_rows["words"])
+    assert torch.equal(torch.cat([part.of_rows["word_weights"] for part in parts]), whole.of_rows["word_weights"])
 
 
 def test_the_loss_is_torchs_cross_entropy_with_shares_for_labels() -> None:
@@ -114,13 +113,14 @@ def test_the_loss_is_torchs_cross_entropy_with_shares_for_labels() -> None:
     example = objective.corrupt(batches(of).at(0), RNG, 0.0)
     hidden_TD = torch.randn(example.n_tokens, 32, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
     head, embedding_VD = objective.heads["words"], objective.encoder.token_embedding.weight
-    assert isinstance(head, DocumentWordsHead)
+    assert isinstance(head, DocumentWordsTerm)
     logits_RV = head(hidden_TD, example.lengths, embedding_VD)
-    weights_RS = example.word_weights.double()
+    weights_RS = example.of_rows["word_weights"].double()
     shares_RS = weights_RS / weights_RS.sum(1, keepdim=True).clamp(min=1e-12)
-    labels_RV = torch.zeros_like(logits_RV).scatter_add_(1, example.words, shares_RS)
+    labels_RV = torch.zeros_like(logits_RV).scatter_add_(1, example.of_rows["words"], shares_RS)
     expected = F.cross_entropy(logits_RV, labels_RV, reduction="sum")
-    got = head.summed_loss(hidden_TD, example, embedding_VD)
+    states = States(example.targets, hidden_TD[:0], hidden_TD[:0], hidden_TD)
+    got = head.summed_loss(states, example, embedding_VD)
     torch.testing.assert_close(got, expected, rtol=1e-10, atol=1e-10)
 
 

@@ -15,7 +15,6 @@ from foundation.objective.config import (
     ObjectiveConfig,
     SentenceTask,
 )
-from foundation.objective.document_words import DocumentWords
 from foundation.objective.pretraining import PretrainingObjective
 from tests.builders import SPECIALS, modern_config, table
 
@@ -31,9 +30,8 @@ def losses_at(pair: float, words: float, detection: float, z_loss: float) -> Ten
         detection=DetectionConfig(weight=detection),
         z_loss_weight=z_loss,
     )
-    drawn = DocumentWords(table(), cfg.document_words, SPECIALS, vocab_size=101)
     objective = PretrainingObjective(
-        cfg, modern_config(segments=2), SPECIALS, np.zeros(101, bool), seq_len=40, words=drawn
+        cfg, modern_config(segments=2), SPECIALS, np.zeros(101, bool), seq_len=40, table=table()
     )
     rows = PretrainingBatches(
         table(), SPECIALS, BatchesConfig(rows_per_step=8, seq_len=40), pairs=Pairs.next, seed=0

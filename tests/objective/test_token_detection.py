@@ -49,7 +49,7 @@ def many(objective: PretrainingObjective, steps: int = 20) -> list[tuple[Batch, 
 
 def test_spoilt_is_what_is_seen_and_did_not_stand_there() -> None:
     for batch, example in many(objective_of()):
-        ids, spoilt = example.ids.numpy(), example.spoilt.numpy()
+        ids, spoilt = example.ids.numpy(), example.of_tokens["spoilt"].numpy()
         in_sight = batch.maskable & (ids != SPECIALS.mask)
         assert np.array_equal(spoilt != IGNORED, in_sight)
         assert np.array_equal(spoilt[in_sight] == SPOILT, (ids != batch.ids)[in_sight])
@@ -73,7 +73,7 @@ def test_no_copy_shows_what_is_to_be_predicted() -> None:
     copied = 0
     for step in range(20):
         example = objective.corrupt(batch, RowRng(0, "mask", step), 0.0)
-        copied += int((example.spoilt == SPOILT).sum())
+        copied += int((example.of_tokens["spoilt"] == SPOILT).sum())
         assert not np.isin(example.targets.numpy(), example.ids.numpy()).any()
     assert copied > 50
 
@@ -105,7 +105,9 @@ def test_rate_is_the_share_of_windows() -> None:
         of = TokenTable(np.arange(5, 5000).astype(np.uint16), *[np.array([0, 4995])] * 2)
         rows = batches(of, rows=100).at(0)
         example = objective.corrupt(rows, RNG, 0.0)
-        shares.append(float((example.spoilt == SPOILT).sum() / is_asked(example.spoilt).sum()))
+        shares.append(
+            float((example.of_tokens["spoilt"] == SPOILT).sum() / is_asked(example.of_tokens["spoilt"]).sum())
+        )
     # Half of a window's tokens are moved, and windows at the ends of rows do not fit.
     assert shares[1] == pytest.approx(2 * shares[0], rel=0.2) and 0.05 < shares[0] < 0.1
 
@@ -113,7 +115,7 @@ def test_rate_is_the_share_of_windows() -> None:
 def test_masks_do_not_depend_on_it() -> None:
     rows = batches(table()).at(4)
     with_it, without = objective_of().corrupt(rows, RNG, 0.0), objective_of(weight=0.0).corrupt(rows, RNG, 0.0)
-    assert torch.equal(with_it.targets_at, without.targets_at) and without.spoilt is None
+    assert torch.equal(with_it.targets_at, without.targets_at) and not without.of_tokens
 
 
 def test_rows_dealt_to_ranks_are_spoilt_alike() -> None:
@@ -121,7 +123,7 @@ def test_rows_dealt_to_ranks_are_spoilt_alike() -> None:
     whole = objective.corrupt(rows.at(5), RNG, 0.0)
     parts = [objective.corrupt(rows.at(5, rank, 3), RNG, 0.0) for rank in range(3)]
     assert torch.equal(torch.cat([part.ids for part in parts]), whole.ids)
-    assert torch.equal(torch.cat([part.spoilt for part in parts]), whole.spoilt)
+    assert torch.equal(torch.cat([part.of_tokens["spoilt"] for part in parts]), whole.of_tokens["spoilt"])
 
 
 def test_the_loss_is_torchs_binary_cross_entropy() -> None:
@@ -129,8 +131,10 @@ def test_the_loss_is_torchs_binary_cross_entropy() -> None:
     example = objective.corrupt(batches(table()).at(0), RNG, 0.0)
     hidden_TD = objective.encoder(example.ids, example.segments, example.layout())
     sound_T, spoilt_T = objective.heads["detection"](hidden_TD).unbind(1)
-    asked = is_asked(example.spoilt)
-    expected = F.binary_cross_entropy_with_logits((spoilt_T - sound_T)[asked], example.spoilt[asked].double())
+    asked = is_asked(example.of_tokens["spoilt"])
+    expected = F.binary_cross_entropy_with_logits(
+        (spoilt_T - sound_T)[asked], example.of_tokens["spoilt"][asked].double()
+    )
     losses = dict(zip(objective.terms, objective(example, objective.count(example)), strict=True))
     torch.testing.assert_close(losses["detection_loss"], 3 * expected, rtol=1e-10, atol=1e-10)
 
@@ -164,10 +168,14 @@ def test_it_is_learnt_by_heart() -> None:
 
 def test_held_out_masks_are_scored_on_sound_text_and_spoilt_tokens_beside_them() -> None:
     objective, plain = objective_of(), objective_of(weight=0.0)
+    (term,) = objective.asked
     exams = [HeldOut(one, table(seed=1), seq_len=20, rows=64) for one in (objective, plain)]
     for example, other in zip(exams[0].examples(), exams[1].examples(), strict=True):
-        assert torch.equal(example.ids, other.ids) and example.spoilt is None
-    asked = [example.spoilt[is_asked(example.spoilt)] for example in exams[0].spoilt_examples()]
+        assert torch.equal(example.ids, other.ids) and not example.of_tokens
+    asked = [
+        example.of_tokens["spoilt"][is_asked(example.of_tokens["spoilt"])]
+        for example in exams[0].changed_examples(term)
+    ]
     objective.heads["detection"].classify.weight.data.zero_()
     objective.heads["detection"].classify.bias.data = torch.tensor([2.0, 0.0])
     shares = torch.cat(asked).double().mean()

@@ -18,7 +18,8 @@ from foundation.model.config import ModelConfig
 from foundation.objective.base import Example
 from foundation.objective.config import MaskingConfig, MaskUnit, ObjectiveConfig, SentenceTask
 from foundation.objective.next_sentence import pairs_for
-from foundation.objective.pretraining import PretrainingObjective, Scores
+from foundation.objective.pretraining import PretrainingObjective
+from foundation.objective.terms import Score
 from foundation.train.averaging import WeightAverage
 from foundation.train.config import AdamWConfig, Precision, ScheduleConfig, Shape, TrainerConfig
 from foundation.train.held_out import HeldOut
@@ -266,7 +267,7 @@ def test_sums_of_an_examination_are_not_rounded_to_float32(monkeypatch: pytest.M
     objective = objective_of(SentenceTask.none)
     examination = HeldOut(objective, table(seed=5), seq_len=40, rows=1)
     # More hits than float32 can count one by one, and a loss that it would round.
-    exact = Scores(mlm_loss=0.1, mlm_hits=2**24 + 1, mlm_targets=2**25)
+    exact = {"mlm": Score(0.1, 2**24 + 1, 2**25)}
     monkeypatch.setattr(PretrainingObjective, "score", lambda *_: exact)
     found = examination.metrics(state_of(objective))
     assert found == {"eval/mlm_loss": 0.1 / 2**25, "eval/mlm_accuracy": (2**24 + 1) / 2**25}
