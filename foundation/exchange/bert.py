@@ -53,9 +53,9 @@ class Bert(Family):
     def misfits(self, model: ModelConfig) -> list[str]:
         """What differs from BERT's arithmetic."""
         found = []
-        if model.positions is not Positions.learned:
+        if model.is_rotary:
             found.append(f"model.positions={model.positions.value} (with model.norm_place=post it must be learned)")
-        if model.feed_forward is not FeedForward.gelu:
+        if model.is_gated:
             found.append(f"model.feed_forward={model.feed_forward.value} (must be gelu)")
         if model.local_window:
             found.append(f"model.local_window={model.local_window} (must be 0)")

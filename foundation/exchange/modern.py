@@ -50,9 +50,9 @@ class Modern(Family):
     def misfits(self, model: ModelConfig) -> list[str]:
         """What differs from ModernBERT's arithmetic; segments are another matter, since they can be folded."""
         found = []
-        if model.positions is not Positions.rotary:
+        if not model.is_rotary:
             found.append(f"model.positions={model.positions.value} (with model.norm_place=pre it must be rotary)")
-        if model.feed_forward is not FeedForward.geglu:
+        if not model.is_gated:
             found.append(f"model.feed_forward={model.feed_forward.value} (must be geglu)")
         return found
 

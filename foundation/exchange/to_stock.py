@@ -13,7 +13,7 @@ from foundation.exchange.family import Family, Stock
 from foundation.exchange.modern import Modern
 from foundation.exchange.names import NameTable
 from foundation.model.attention import Attention
-from foundation.model.config import ModelConfig, NormPlace, ShareLayers
+from foundation.model.config import ModelConfig, ShareLayers
 from foundation.model.encoder import Encoder
 from foundation.model.sharing.adapter import AdaptedLinear
 from foundation.model.sharing.lora import merge
@@ -35,7 +35,7 @@ FOLDED = "The embedding of the first segment is added to every token's, which is
 
 def family_of(model: ModelConfig) -> Family:
     """The family whose classes hold the model. Raises UserError, naming the switches, where none can."""
-    family: Family = Modern() if model.norm_place is NormPlace.pre else Bert()
+    family: Family = Modern() if model.is_pre_norm else Bert()
     if found := family.misfits(model):
         raise UserError(
             f"no stock class of transformers can hold this model: {'; '.join(found)}; pretrain with "
@@ -93,7 +93,7 @@ def written_out(tensors: dict[str, Tensor], model: ModelConfig) -> dict[str, Ten
         if (found := _OF_LAYER.fullmatch(name)) is None:
             continue
         # With pre-norm the first layer has no norm before its attention.
-        first = 1 if found[1].startswith("attention_norm.") and model.norm_place is NormPlace.pre else 0
+        first = 1 if found[1].startswith("attention_norm.") and model.is_pre_norm else 0
         for number in range(first, model.layers):
             whole.setdefault(f"encoder.layers.{number}.{found[1]}", tensor.clone())
     return whole

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from foundation.core.device import moved
 from foundation.model import flash, native
-from foundation.model.config import ModelConfig, Positions
+from foundation.model.config import ModelConfig
 from foundation.model.dropout import dropout as drop
 from foundation.model.rotary import Rotation
 
@@ -197,7 +197,6 @@ class Attention(nn.Module):
         self.heads = cfg.heads
         self.window = cfg.local_window if cfg.is_local(layer) else 0
         self.dropout = cfg.attention_dropout
-        self.is_rotary = cfg.positions is Positions.rotary
         self.qkv = nn.Linear(cfg.width, 3 * cfg.width, bias=cfg.linear_bias)
         self.out = nn.Linear(cfg.width, cfg.width, bias=cfg.linear_bias)
         # Keys and values that a task may put before every row, (2, P, N, H): model/sharing.

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from enum import Enum
+from typing import assert_never
 
 from foundation.core.errors import UserError
 
@@ -68,6 +69,38 @@ class ModelConfig:
     init_std: float = 0.02
     share_layers: ShareLayers = ShareLayers.none
 
+    # One place for each family's choices, in which mypy misses a value that nobody has thought of.
+
+    @property
+    def is_pre_norm(self) -> bool:
+        """Whether norms stand in front of the sub-layers."""
+        match self.norm_place:
+            case NormPlace.pre:
+                return True
+            case NormPlace.post:
+                return False
+        assert_never(self.norm_place)
+
+    @property
+    def is_rotary(self) -> bool:
+        """Whether positions turn queries and keys, instead of being added at the input."""
+        match self.positions:
+            case Positions.rotary:
+                return True
+            case Positions.learned:
+                return False
+        assert_never(self.positions)
+
+    @property
+    def is_gated(self) -> bool:
+        """Whether the feed-forward has a gate, and so three matrices instead of two."""
+        match self.feed_forward:
+            case FeedForward.geglu:
+                return True
+            case FeedForward.gelu:
+                return False
+        assert_never(self.feed_forward)
+
     def is_local(self, layer: int) -> bool:
         """Whether this layer sees only local_window tokens."""
         return self.local_window > 0 and layer % self.global_every != 0
@@ -80,10 +113,10 @@ class ModelConfig:
             if getattr(self, name) < 1
         ]
         if self.heads > 0 and self.width % self.heads:
-            step = 2 if self.positions is Positions.rotary else 1
+            step = 2 if self.is_rotary else 1
             allowed = [n for n in range(1, self.width + 1) if self.width % n == 0 and self.width // n % step == 0]
             found.append(f"model.heads={self.heads} does not divide model.width={self.width}: choose one of {allowed}")
-        elif self.heads > 0 and self.positions is Positions.rotary and self.width // self.heads % 2:
+        elif self.heads > 0 and self.is_rotary and self.width // self.heads % 2:
             found.append(
                 f"rotary positions turn pairs: model.width/model.heads={self.width // self.heads} must be even"
             )

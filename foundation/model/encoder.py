@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from foundation.model import native
 from foundation.model.attention import Attention, Layout, picked
-from foundation.model.config import FeedForward, ModelConfig, NormPlace, Positions, ShareLayers
+from foundation.model.config import ModelConfig, ShareLayers
 from foundation.model.dropout import Dropout
 from foundation.model.fusion import fused
 from foundation.model.rotary import Rotation, rotation
@@ -41,7 +41,7 @@ class FeedForwardNet(nn.Module):
 
     def __init__(self, cfg: ModelConfig) -> None:
         super().__init__()
-        self.gated = cfg.feed_forward is FeedForward.geglu
+        self.gated = cfg.is_gated
         self.into = nn.Linear(cfg.width, cfg.ffn_width * (2 if self.gated else 1), bias=cfg.linear_bias)
         self.out = nn.Linear(cfg.ffn_width, cfg.width, bias=cfg.linear_bias)
 
@@ -83,7 +83,7 @@ class Layer(nn.Module):
 
     def __init__(self, cfg: ModelConfig, layer: int) -> None:
         super().__init__()
-        self.is_pre_norm = cfg.norm_place is NormPlace.pre
+        self.is_pre_norm = cfg.is_pre_norm
         self.attention = Attention(cfg, layer)
         # ModernBERT norms the embeddings, so a norm before the first attention would come twice (Warner et al. 2024, 2.1).
         self.attention_norm = nn.Identity() if self.is_pre_norm and layer == 0 else make_norm(cfg)
@@ -154,14 +154,12 @@ class Encoder(nn.Module):
         cfg.check()
         self.cfg = cfg
         self.token_embedding = nn.Embedding(cfg.vocab_size, cfg.width)
-        self.position_embedding = (
-            nn.Embedding(cfg.max_seq_len, cfg.width) if cfg.positions is Positions.learned else None
-        )
+        self.position_embedding = nn.Embedding(cfg.max_seq_len, cfg.width) if not cfg.is_rotary else None
         self.segment_embedding = nn.Embedding(cfg.segments, cfg.width) if cfg.segments else None
         self.embedding_norm = make_norm(cfg)
         self.dropout = Dropout(cfg.dropout)
         self.layers = nn.ModuleList(make_layers(cfg))
-        self.final_norm = make_norm(cfg) if cfg.norm_place is NormPlace.pre else nn.Identity()
+        self.final_norm = make_norm(cfg) if cfg.is_pre_norm else nn.Identity()
 
     def forward(self, ids_T: Tensor, segments_T: Tensor, layout: Layout, at_M: Tensor | None = None) -> Tensor:
         """Token ids and segment numbers (int64, each (T,)) -> hidden states (T, D).
@@ -201,7 +199,7 @@ class Encoder(nn.Module):
 
     def _rotations(self, layout: Layout) -> dict[bool, Rotation]:
         """The angles of global (False) and local (True) layers; empty without rotary positions."""
-        if self.cfg.positions is not Positions.rotary:
+        if not self.cfg.is_rotary:
             return {}
         thetas = {False: self.cfg.rope_theta_global, True: self.cfg.rope_theta_local}
         local_layers = {self.cfg.is_local(number) for number in range(self.cfg.layers)}
@@ -215,7 +213,7 @@ def init_weights(module: nn.Module, cfg: ModelConfig) -> None:
     With pre-norm, matrices that write into the residual stream are divided by √(2·layers): the stream's variance then does
     not grow with depth (Radford et al. 2019, 2.3).
     """
-    shrink = 1 / math.sqrt(2 * cfg.layers) if cfg.norm_place is NormPlace.pre else 1.0
+    shrink = 1 / math.sqrt(2 * cfg.layers) if cfg.is_pre_norm else 1.0
     for part in module.modules():
         if isinstance(part, nn.Linear | nn.Embedding):
             nn.init.trunc_normal_(part.weight, std=cfg.init_std, a=-2 * cfg.init_std, b=2 * cfg.init_std)

@@ -1,6 +1,6 @@
 """Operations of a training step, counted from the shape."""
 
-from foundation.model.config import FeedForward, ModelConfig
+from foundation.model.config import ModelConfig
 
 
 def flops_per_token(cfg: ModelConfig, seq_len: int, predictions: float, read: float = 1.0) -> float:
@@ -11,7 +11,7 @@ def flops_per_token(cfg: ModelConfig, seq_len: int, predictions: float, read: fl
     with the embeddings. read: share of the tokens whose states are read, for which alone the last layer goes on behind its
     attention (Encoder.forward). A multiplication and an addition count two.
     """
-    matrices = 3 if cfg.feed_forward is FeedForward.geglu else 2
+    matrices = 3 if cfg.is_gated else 2
     behind = cfg.width**2 + matrices * cfg.width * cfg.ffn_width
     layer = 3 * cfg.width**2 + 2 * seq_len * cfg.width + behind
     head = predictions * (cfg.width**2 + cfg.width * cfg.vocab_size)

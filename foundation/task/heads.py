@@ -13,7 +13,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from foundation.core.randomness import RowRng
 from foundation.data.batches import Batch
-from foundation.model.config import ModelConfig, NormPlace
+from foundation.model.config import ModelConfig
 from foundation.model.dropout import Dropout
 from foundation.model.encoder import Encoder, init_weights, make_norm
 from foundation.model.pooling import mean_of_rows
@@ -64,7 +64,7 @@ class TaskHead(Head):
     def __init__(self, cfg: ModelConfig, n_out: int, pooling: Pooling, dropout: float) -> None:
         super().__init__(cfg, n_out, pooling, dropout)
         self.pooling = pooling
-        self.is_pre_norm = cfg.norm_place is NormPlace.pre
+        self.is_pre_norm = cfg.is_pre_norm
         self.dense = nn.Linear(cfg.width, cfg.width)
         self.norm = make_norm(cfg) if self.is_pre_norm else nn.Identity()
         self.dropout = Dropout(dropout)
@@ -150,7 +150,7 @@ class TokenHead(Head):
 
     def __init__(self, cfg: ModelConfig, n_out: int, pooling: Pooling, dropout: float) -> None:
         super().__init__(cfg, n_out, pooling, dropout)  # nothing is pooled
-        self.is_pre_norm = cfg.norm_place is NormPlace.pre
+        self.is_pre_norm = cfg.is_pre_norm
         if self.is_pre_norm:
             self.dense = nn.Linear(cfg.width, cfg.width)
             self.norm = make_norm(cfg)

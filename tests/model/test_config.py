@@ -59,3 +59,14 @@ def test_flops_grow_with_every_part() -> None:
     assert whole == pytest.approx(6 * (4 * layer + 0.15 * (32**2 + 32 * 101)))
     behind = 32**2 + 3 * 32 * 48
     assert flops_per_token(modern_config(), 40, 0.15, read=0.25) == pytest.approx(whole - 6 * 0.75 * behind)
+
+
+@pytest.mark.parametrize(
+    ("switch", "asked"), [("feed_forward", "is_gated"), ("norm_place", "is_pre_norm"), ("positions", "is_rotary")]
+)
+def test_a_choice_that_nobody_has_thought_of_acts_as_no_other(switch: str, asked: str) -> None:
+    assert (getattr(bert_config(), asked), getattr(modern_config(), asked)) == (False, True)
+    for cfg in (bert_config(), modern_config()):
+        setattr(cfg, switch, "new")
+        with pytest.raises(AssertionError, match="new"):
+            Encoder(cfg)
