@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -240,6 +242,28 @@ def test_peak_memory_is_that_of_the_block() -> None:
         pytest.skip("this system does not tell")
     assert peak.bytes > 60 << 20
     assert small.bytes < 20 << 20
+
+
+def test_a_process_s_first_cell_needs_no_more_memory_than_its_second(tmp_path: Path) -> None:
+    """In a process of its own: here libraries have set up what they need long ago."""
+    toy.lay_foundation(tmp_path)
+    program = (
+        "import json, sys; from pathlib import Path; from tests.task import toy; from tests.test_sharing import run; "
+        "folder = Path(sys.argv[1]); data = toy.lay_task(folder / 'data'); "
+        "arm = run(toy.settings(folder, data, epochs=1, seeds=3)).arms[0]; "
+        "print(json.dumps([seed['training_memory_bytes'] for seed in arm.summary['seeds']]))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program, str(tmp_path)],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=Path(__file__).parents[1],
+    )
+    first, *others = json.loads(done.stdout.splitlines()[-1])
+    if first is None:
+        pytest.skip("this system does not tell")
+    assert first < 2 * max(others)
 
 
 @pytest.mark.parametrize("name", sorted(path.stem for path in (conf_folder() / "sharing").glob("*.yaml")))

@@ -56,7 +56,8 @@ class PeakMemory(AbstractContextManager["PeakMemory"]):
     """How much more memory the block needed at its height than there was in use before it.
 
     bytes: on a GPU of torch's tensors there; on a Linux CPU of this process's resident memory, after what was freed before
-    has been given back; None elsewhere, where nothing tells. A process's first block also counts what libraries set up once.
+    has been given back; None elsewhere, where nothing tells. What libraries set up once counts in the block that is the first to
+    ask for it.
     """
 
     def __init__(self, device: str) -> None:

@@ -21,7 +21,7 @@ from foundation.data.batches import Batch
 from foundation.model.sharing.config import MultitaskConfig, Sampler
 from foundation.objective.base import Example, Objective
 from foundation.task.batches import TaskBatches
-from foundation.task.cell import Arm, Cell, begin_cell, examine, run_steps, stopped, wandb_of
+from foundation.task.cell import Arm, Cell, begin_cell, examine, run_steps, settle, stopped, wandb_of
 from foundation.task.examples import TaskData
 from foundation.task.heads import TaskObjective
 from foundation.task.protocol import finish_arm, is_done, open_arm
@@ -135,8 +135,9 @@ def run_multitask(members: list[Together], folder: Path) -> list[ArmResult]:
 
 def _run_seed(arms: list[Arm], seed: int, folder: Path, run_id: str) -> None:
     """One training of all tasks; their scores.json come last."""
-    started = time.perf_counter()
     first = arms[0]
+    settle(first, seed)
+    started = time.perf_counter()
     name = f"{'+'.join(arm.cfg.task.name for arm in arms)}/{first.start.name}/seed-{seed}"
     if is_main():
         folder.mkdir(parents=True, exist_ok=True)
