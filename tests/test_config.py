@@ -92,6 +92,12 @@ def test_the_same_name_is_nearer_than_one_that_has_it_for_a_part() -> None:
         check_command_line(["learning_rate=1"], FinetuneConfig)
 
 
+def test_a_batch_is_not_answered_with_how_many_rows_are_scored() -> None:
+    """evaluation.rows is of the result, and a batch is not."""
+    with pytest.raises(UserError, match=r"the nearest known one is evaluation\.batch_tokens$"):
+        check_command_line(["batch_size=8"], EvaluateConfig)
+
+
 def test_a_key_that_is_like_none_of_its_room_is_answered_with_what_is_there() -> None:
     with pytest.raises(UserError, match=r"unknown setting optim\.foo; optim has clip_norm, lr, beta1"):
         check_command_line(["optim.foo=1"], PretrainConfig)
@@ -122,6 +128,7 @@ def test_known_keys_and_groups_pass() -> None:
     ("word", "answer"),
     [
         ("steps=abc", r"steps=abc does not fit: steps takes a whole number, as 100 \(or null\)$"),
+        ("seed=1,2", r"seed takes a whole number, as 100; several values, a run each, are a sweep: add -m$"),
         ("steps=2.5", "steps=2.5 does not fit: steps takes a whole number"),
         ("steps=null,5", "steps=null,5 does not fit: steps takes a whole number"),
         ("tokens=many", "tokens=many does not fit: tokens takes a number, as 0.5 or 1e-3"),

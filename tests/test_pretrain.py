@@ -103,6 +103,12 @@ def test_run_folder_holds_all_that_is_promised(runs: Path) -> None:
     assert yaml.safe_load((path / "config.yaml").read_text())["model"]["width"] == 32
     card = (path / "final" / "card.md").read_text()
     assert record["fingerprints"]["foundation"] in card and record["fingerprints"]["corpus"] in card
+    assert card.startswith("# smoke\n\nA Transformer encoder pretrained by Foundation from scratch.\n")
+    n_parameters = sum(tensor.numel() for tensor in _saved(runs, "smoke").values())
+    assert f"| parameters, heads included | {n_parameters:,} |" in card
+    assert "| encoder | 2 layers of 32, 2 heads, geglu of 48, norms before the sub-layers, rotary positions |" in card
+    assert "| objective | MLM, 0.15 of the tokens hidden, nsp × 1 |" in card
+    assert " threads, fp32 |" in card
 
 
 def test_metrics_have_the_promised_names(runs: Path) -> None:

@@ -11,25 +11,26 @@ from typing import Any, get_args, get_origin, get_type_hints
 _LIKE = 0.6
 # A name of which the other is a whole word: less than the same name, or `lr` would be `layer_lr_decay` where that comes first.
 _PART = 0.99
+_BATCH = ("rows_per_step", "batch_rows", "batch_tokens")
 # What transformers calls them, for whom has its names in mind.
 _OUR_NAMES = {
-    "learning_rate": "lr",
-    "hidden_size": "width",
-    "num_hidden_layers": "layers",
-    "num_attention_heads": "heads",
-    "intermediate_size": "ffn_width",
-    "batch_size": "rows",
-    "per_device_train_batch_size": "rows",
-    "train_batch_size": "rows",
-    "max_steps": "steps",
-    "num_train_epochs": "epochs",
-    "max_length": "seq_len",
-    "max_seq_length": "seq_len",
-    "max_position_embeddings": "max_seq_len",
-    "mlm_probability": "rate",
-    "warmup_ratio": "warmup_share",
-    "max_grad_norm": "clip_norm",
-    "output_dir": "runs_dir",
+    "learning_rate": ("lr",),
+    "hidden_size": ("width",),
+    "num_hidden_layers": ("layers",),
+    "num_attention_heads": ("heads",),
+    "intermediate_size": ("ffn_width",),
+    "batch_size": _BATCH,
+    "per_device_train_batch_size": _BATCH,
+    "train_batch_size": _BATCH,
+    "max_steps": ("steps",),
+    "num_train_epochs": ("epochs",),
+    "max_length": ("seq_len",),
+    "max_seq_length": ("seq_len",),
+    "max_position_embeddings": ("max_seq_len",),
+    "mlm_probability": ("rate",),
+    "warmup_ratio": ("warmup_share",),
+    "max_grad_norm": ("clip_norm",),
+    "output_dir": ("runs_dir",),
 }
 
 
@@ -53,7 +54,7 @@ def unknown_setting(key: str, schema: type) -> str:
     """The sentence for a key that nobody knows. Its last part counts, and whether its room is right."""
 
     room, _, leaf = key.rpartition(".")
-    leaf = _OUR_NAMES.get(leaf, leaf)
+    wanted = _OUR_NAMES.get(leaf, (leaf,))
     names = [name for name, _ in settings_of(schema)]
     leaves = [name for name in names if not any(other.startswith(f"{name}.") for other in names)]
 
@@ -61,8 +62,8 @@ def unknown_setting(key: str, schema: type) -> str:
         other_room, _, other_leaf = name.rpartition(".")
         if key.startswith(f"{name}."):
             return 2.0, 2.0
-        alike = difflib.SequenceMatcher(None, leaf, other_leaf).ratio()
-        if leaf in other_leaf.split("_"):
+        alike = max(difflib.SequenceMatcher(None, asked, other_leaf).ratio() for asked in wanted)
+        if not set(wanted).isdisjoint(other_leaf.split("_")):
             alike = max(alike, _PART)
         return alike + (0.5 if room and room == other_room else 0.0), alike
 
@@ -78,7 +79,9 @@ def wrong_value(key: str, given: str, hint: Any) -> str:
     """The sentence for a value that a setting of this type cannot take."""
     kinds = [kind for kind in get_args(hint) if kind is not NoneType] if NoneType in get_args(hint) else [hint]
     allowed = " or ".join(_in_words(key, given, kind) for kind in kinds)
-    return f"{key}={given} does not fit: {key} takes {allowed}{' (or null)' if kinds != [hint] else ''}"
+    is_several = "," in given and not any(get_origin(kind) in (list, dict) for kind in kinds)
+    sweep = "; several values, a run each, are a sweep: add -m" if is_several else ""
+    return f"{key}={given} does not fit: {key} takes {allowed}{' (or null)' if kinds != [hint] else ''}{sweep}"
 
 
 def _in_words(key: str, given: str, kind: Any) -> str:

@@ -3,8 +3,13 @@
 import shlex
 from typing import Any
 
+from foundation.model.config import ModelConfig
+from foundation.objective.config import MaskingConfig
+from foundation.train.config import AdamWConfig, MuonConfig, OptimConfig
+from foundation.train.pretrain_config import PretrainConfig
 
-def model_card(run: dict[str, Any], corpus: dict[str, Any], info: dict[str, Any]) -> str:
+
+def model_card(cfg: PretrainConfig, run: dict[str, Any], corpus: dict[str, Any], info: dict[str, Any]) -> str:
     """Markdown. `{fingerprint}` in it is replaced by the one of the saved weights."""
     train = corpus["train"]
     scores = "\n".join(f"| {name} | {value:.4f} |" for name, value in info["held_out"].items())
@@ -19,9 +24,15 @@ A Transformer encoder pretrained by Foundation{"" if "init" in info else " from 
 | foundation (hash of the encoder's weights) | `{{fingerprint}}` |
 | corpus | `{info["corpus"]}`: {train["documents"]:,} documents, {train["words"]:,} words, {train["tokens"]:,} tokens |
 | tokenizer | `{info["tokenizer"]}`, {corpus["vocab_size"]:,} entries |
+| encoder | {_encoder(cfg.model)} |
+| parameters, heads included | {info["parameters"]:,} |
+| objective | {_objective(cfg)} |
+| batch | {cfg.batches.rows_per_step} rows of up to {cfg.batches.seq_len} tokens |
+| optimizer | {_optimizer(cfg.optim)}; {cfg.schedule.shape.value}, warm-up over {cfg.schedule.warmup_share:.3g} of the steps |
 | began with | {f"`{info['init']}` ({info['init_name']})" if "init" in info else "fresh weights"} |
 | steps, tokens seen | {info["steps"]:,}, {info["tokens"]:,} |
-| seconds of training | {info["training_seconds"]:.0f} |
+| seconds of training | {info["training_seconds"]:.4g} |
+| machine | {_machine(cfg, run)} |
 | operations (counted from the shape) | {info["flops"]:.3g} |
 | seed | {info["seed"]} |
 | command | `{shlex.join(run["command"])}` |
@@ -36,3 +47,46 @@ Masked at a fixed 15 %, fixed rows and masks, nats a target. Not comparable betw
 |---|---|
 {scores}
 """
+
+
+def _encoder(model: ModelConfig) -> str:
+    norms = "before" if model.is_pre_norm else "after"
+    positions = "rotary" if model.is_rotary else "learned"
+    return (
+        f"{model.layers} layers of {model.width}, {model.heads} heads, {model.feed_forward.value} of {model.ffn_width}, "
+        f"norms {norms} the sub-layers, {positions} positions"
+    )
+
+
+def _objective(cfg: PretrainConfig) -> str:
+    """Masks, and what is asked beside them with its weight."""
+    asked, task = cfg.objective, cfg.objective.sentence_task.value
+    weights = {
+        task: asked.sentence_weight if task != "none" else 0.0,
+        "words of the document": asked.document_words.weight,
+        "spoilt tokens": asked.detection.weight,
+        "z-loss": asked.z_loss_weight,
+    }
+    return ", ".join([_masks(asked.masking), *(f"{name} × {weight:g}" for name, weight in weights.items() if weight)])
+
+
+def _masks(masking: MaskingConfig) -> str:
+    rates = dict.fromkeys(f"{rate:.3g}" for rate in (masking.rate, masking.final_rate))
+    unit = "" if masking.unit.value == "token" else f" ({masking.unit.value})"
+    return f"MLM, {' to '.join(rates)} of the tokens hidden{unit}"
+
+
+def _optimizer(optim: OptimConfig) -> str:
+    match optim:
+        case MuonConfig():
+            return f"Muon at {optim.muon_lr:g}, AdamW at {optim.adamw.lr:g} for the rest"
+        case AdamWConfig():
+            return f"AdamW at {optim.lr:g}"
+    raise TypeError(f"unknown optimizer {type(optim).__name__}")
+
+
+def _machine(cfg: PretrainConfig, run: dict[str, Any]) -> str:
+    """Of the last session."""
+    machine, session = run["machine"], run["sessions"][-1]
+    name = machine["gpu"] if session["device"] == "cuda" else f"{machine['cpu']}, {session['threads']} of {machine['cpu_count']} threads"
+    return f"{session['ranks']} × {name}, {cfg.trainer.precision.value}"

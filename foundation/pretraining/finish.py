@@ -19,7 +19,7 @@ def finish(session: "Session") -> None:
     final, tokenizer = run.path / "final", session.corpus.tokenizer
     info = _info(session)
     if is_main():
-        card = model_card(run.record, session.corpus.manifest, info)
+        card = model_card(cfg, run.record, session.corpus.manifest, info)
         with session.state.averaged():
             weights = session.objective.state_dict()
             info["fingerprint"] = save_foundation(final, weights, cfg.model, tokenizer, info, card)
@@ -52,6 +52,7 @@ def _info(session: "Session") -> dict[str, Any]:
         "objective": to_plain(cfg.objective),
         "seed": cfg.seed,
         "seq_len": cfg.batches.seq_len,
+        "parameters": sum(parameter.numel() for parameter in session.objective.parameters()),
         "steps": session.total_steps,
         "tokens": session.tokens,
         "training_seconds": session.trained_seconds,
