@@ -88,5 +88,6 @@ def _optimizer(optim: OptimConfig) -> str:
 def _machine(cfg: PretrainConfig, run: dict[str, Any]) -> str:
     """Of the last session."""
     machine, session = run["machine"], run["sessions"][-1]
-    name = machine["gpu"] if session["device"] == "cuda" else f"{machine['cpu']}, {session['threads']} of {machine['cpu_count']} threads"
+    threads = f"{machine['cpu']}, {session['threads']} of {machine['cpu_count']} threads"
+    name = machine["gpu"] if session["device"] == "cuda" else threads
     return f"{session['ranks']} × {name}, {cfg.trainer.precision.value}"
