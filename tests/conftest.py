@@ -1,9 +1,14 @@
 """One thread: on busy cores, threads that wait for each other make a step of a toy model a hundred times slower."""
 
+import signal
 from collections.abc import Iterator
 
 import pytest
 import torch
+
+# A shell starts its background jobs deaf to Ctrl-C, and whatever they start inherits that; some tests send one.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True)
