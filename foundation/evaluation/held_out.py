@@ -8,7 +8,6 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from scipy.stats import binomtest
 from tqdm import tqdm
 
 from foundation.core.errors import UserError
@@ -93,13 +92,13 @@ def examine(subject: Subject, cfg: HeldOutConfig, text: Text) -> dict[str, Any]:
         found["masked_bits_per_byte"] = nats * text.counts["tokens"] / text.counts["bytes"] / math.log(2)
     task = subject.objective.cfg.sentence_task.value
     if (pairs := scores.get(task)) and pairs.targets:
-        interval = binomtest(pairs.hits, pairs.targets).proportion_ci(method="wilson")
+        low, high = pairs.accuracy_interval()
         found["pairs"] = {
             "task": task,
             "nats": pairs.nats,
             "accuracy": pairs.accuracy,
-            "low": float(interval.low),
-            "high": float(interval.high),
+            "low": low,
+            "high": high,
             "n": pairs.targets,
         }
     return found

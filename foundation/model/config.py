@@ -69,7 +69,7 @@ class ModelConfig:
     init_std: float = 0.02
     share_layers: ShareLayers = ShareLayers.none
 
-    # One place for each family's choices, in which mypy misses a value that nobody has thought of.
+    # Each choice is read in one place, where mypy tells of a value that has no case.
 
     @property
     def is_pre_norm(self) -> bool:

@@ -113,13 +113,6 @@ class ObjectiveConfig:
         masked = (self.masking.rate + self.masking.final_rate) / 2
         return masked + (1 / seq_len if self.document_words.weight else 0.0)
 
-    def read_share(self, seq_len: int) -> float:
-        """Share of the tokens whose states are read: the masked and the rows' first, or all, where whole rows are asked about."""
-        if self.document_words.weight or self.detection.weight:
-            return 1.0
-        firsts = 1 / seq_len if self.sentence_task is not SentenceTask.none else 0.0
-        return min(1.0, (self.masking.rate + self.masking.final_rate) / 2 + firsts)
-
     def check(self) -> None:
         """Raise UserError with every problem at once."""
         found = self.masking.problems() + self.document_words.problems() + self.detection.problems()

@@ -7,7 +7,6 @@ predicts the words of the text around it, and as in PV-DBOW (Le & Mikolov 2014, 
 Letters: T tokens of all rows · R rows · S draws of a row · D width · V vocabulary
 """
 
-from copy import copy
 from dataclasses import replace
 
 import numpy as np
@@ -39,7 +38,7 @@ class DocumentWords:
     """
 
     def __init__(self, table: TokenTable, cfg: DocumentWordsConfig, specials: SpecialIds, *, vocab_size: int) -> None:
-        self.table, self.per_row = table, cfg.per_row
+        self.per_row = cfg.per_row
         counts = _count(table.ids, vocab_size)
         share = counts / max(1, counts.sum())
         weights = np.minimum(1.0, np.sqrt(cfg.threshold / np.maximum(share, cfg.threshold)))
@@ -48,20 +47,14 @@ class DocumentWords:
         self.weights = torch.from_numpy(weights).float()
         self.log_share = torch.from_numpy(np.log(np.maximum(asked, 1e-3) / asked.sum())).float()
 
-    def of(self, table: TokenTable) -> "DocumentWords":
-        """The same weights, other documents."""
-        other = copy(self)
-        other.table = table
-        return other
-
-    def ask(self, example: Example, batch: Batch, rng: RowRng) -> Example:
-        """The example with words for each row, addressed by (step, row): no dealing out of rows moves them.
+    def ask(self, example: Example, batch: Batch, rng: RowRng, table: TokenTable) -> Example:
+        """The example with words for each row of the table, addressed by (step, row): no dealing out of rows moves them.
 
         A row that is all of its document, or a pair that was broken, is asked nothing: its words count 0.
         """
         assert batch.places is not None, "only rows of a corpus have a document"
         start, end = batch.places.T
-        documents = np.asarray(self.table.documents)
+        documents = np.asarray(table.documents)
         document = np.searchsorted(documents, start, side="right")
         first, rest = documents[document - 1], documents[document] - documents[document - 1] - (end - start)
         draws = replace(rng, purpose="document words").uniform(batch.first_row, batch.n_rows, self.per_row)
@@ -70,7 +63,7 @@ class DocumentWords:
         is_asked = rest > 0
         if batch.labels is not None:
             is_asked &= batch.labels != BROKEN
-        words = self.table.ids[np.where(is_asked[:, None], at, 0)].astype(np.int64)
+        words = table.ids[np.where(is_asked[:, None], at, 0)].astype(np.int64)
         ids = torch.from_numpy(words)
         asked = {"words": ids, "word_weights": self.weights[ids] * torch.from_numpy(is_asked)[:, None]}
         return replace(example, of_rows=example.of_rows | asked)
@@ -117,7 +110,7 @@ class DocumentWordsTerm(Term):
 
     def ask(self, example: Example, batch: Batch, rng: RowRng, table: TokenTable | None) -> Example:
         """With words for each row."""
-        return example if self.words is None or table is None else self.words.of(table).ask(example, batch, rng)
+        return example if self.words is None or table is None else self.words.ask(example, batch, rng, table)
 
     def count(self, example: Example) -> Tensor:
         """Rows that are asked for words."""

@@ -83,6 +83,17 @@ class PretrainingObjective(Objective):
         """Whether there is a sentence task."""
         return "pair" in self.heads
 
+    def read_share(self, seq_len: int) -> float:
+        """Share of the tokens whose states are read: the masked and the rows' first, or all, where a term reads them all."""
+        read = self._read()
+        if Reads.tokens in read:
+            return 1.0
+        masked = (self.cfg.masking.rate + self.cfg.masking.final_rate) / 2
+        return min(1.0, masked + (1 / seq_len if Reads.firsts in read else 0.0))
+
+    def _read(self) -> set[Reads]:
+        return {term.reads for term in self.asked}
+
     def masking_like(self, cfg: MaskingConfig) -> Masking:
         """Masking under other settings over the same vocabulary; evaluation has its own, whatever training does."""
         return Masking(cfg, self._specials, self._continues_word, row_stride=self._seq_len)
@@ -119,7 +130,7 @@ class PretrainingObjective(Objective):
         """One pass. Where nobody asks about whole rows, the last layer is spared what nobody reads."""
         filler = -len(example.targets) % _TARGET_MULTIPLE
         at, targets = F.pad(example.targets_at, (0, filler)), F.pad(example.targets, (0, filler), value=IGNORED)
-        read = {term.reads for term in self.asked}
+        read = self._read()
         firsts = example.first_tokens if Reads.firsts in read else at[:0]
         inputs = example.ids, example.segments, example.layout()
         if Reads.tokens in read:

@@ -55,6 +55,14 @@ class Score:
         """Share of right answers."""
         return self.hits / max(1, self.targets)
 
+    def accuracy_interval(self) -> tuple[float, float]:
+        """Ends of the accuracy's 95 % Wilson interval."""
+        # Here: half of the time to the first step would go into importing it.
+        from scipy.stats import binomtest
+
+        interval = binomtest(self.hits, self.targets).proportion_ci(method="wilson")
+        return float(interval.low), float(interval.high)
+
 
 class Term(nn.Module, ABC):
     """A question and its head. Its loss is called `<question>_loss`, in logs and figures.

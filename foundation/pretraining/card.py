@@ -26,7 +26,7 @@ A Transformer encoder pretrained by Foundation{"" if "init" in info else " from 
 | tokenizer | `{info["tokenizer"]}`, {corpus["vocab_size"]:,} entries |
 | encoder | {_encoder(cfg.model)} |
 | parameters, heads included | {info["parameters"]:,} |
-| objective | {_objective(cfg)} |
+| objective | {_objective(cfg, info["asked"])} |
 | batch | {cfg.batches.rows_per_step} rows of up to {cfg.batches.seq_len} tokens |
 | optimizer | {_optimizer(cfg.optim)}; {cfg.schedule.shape.value}, warm-up over {cfg.schedule.warmup_share:.3g} of the steps |
 | began with | {f"`{info['init']}` ({info['init_name']})" if "init" in info else "fresh weights"} |
@@ -58,16 +58,10 @@ def _encoder(model: ModelConfig) -> str:
     )
 
 
-def _objective(cfg: PretrainConfig) -> str:
+def _objective(cfg: PretrainConfig, asked: dict[str, float]) -> str:
     """Masks, and what is asked beside them with its weight."""
-    asked, task = cfg.objective, cfg.objective.sentence_task.value
-    weights = {
-        task: asked.sentence_weight if task != "none" else 0.0,
-        "words of the document": asked.document_words.weight,
-        "spoilt tokens": asked.detection.weight,
-        "z-loss": asked.z_loss_weight,
-    }
-    return ", ".join([_masks(asked.masking), *(f"{name} × {weight:g}" for name, weight in weights.items() if weight)])
+    weights = asked | ({"z-loss": cfg.objective.z_loss_weight} if cfg.objective.z_loss_weight else {})
+    return ", ".join([_masks(cfg.objective.masking), *(f"{name} × {weight:g}" for name, weight in weights.items())])
 
 
 def _masks(masking: MaskingConfig) -> str:

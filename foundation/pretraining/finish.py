@@ -50,6 +50,7 @@ def _info(session: "Session") -> dict[str, Any]:
         "corpus": session.corpus.fingerprint,
         "tokenizer": session.corpus.tokenizer.fingerprint,
         "objective": to_plain(cfg.objective),
+        "asked": {term.question: term.weight for term in session.objective.asked},
         "seed": cfg.seed,
         "seq_len": cfg.batches.seq_len,
         "parameters": sum(parameter.numel() for parameter in session.objective.parameters()),

@@ -132,10 +132,9 @@ class Session:
         if self.checkpoints.steps():
             self._restore()
         self.tokens_before = self.tokens
-        seq_len, asked = cfg.batches.seq_len, cfg.objective
-        self.flops_per_token = flops_per_token(
-            cfg.model, seq_len, asked.predictions_per_token(seq_len), asked.read_share(seq_len)
-        )
+        seq_len = cfg.batches.seq_len
+        predictions, read = cfg.objective.predictions_per_token(seq_len), self.objective.read_share(seq_len)
+        self.flops_per_token = flops_per_token(cfg.model, seq_len, predictions, read)
 
     def _restore(self) -> None:
         loaded = self.checkpoints.load_last()

@@ -81,16 +81,13 @@ class HeldOut:
             if score.targets:
                 found[f"{name}_loss"] = score.nats
             if score.targets and term.has_accuracy:
-                found |= _accuracy(score, f"{name}_accuracy")
+                low, high = score.accuracy_interval()
+                found |= {
+                    f"{name}_accuracy": score.accuracy,
+                    f"{name}_accuracy_low": low,
+                    f"{name}_accuracy_high": high,
+                }
         return found
-
-
-def _accuracy(score: Score, name: str) -> dict[str, float]:
-    # Here: half of the time to the first step would go into importing it.
-    from scipy.stats import binomtest
-
-    interval = binomtest(score.hits, score.targets).proportion_ci(method="wilson")
-    return {name: score.accuracy, f"{name}_low": float(interval.low), f"{name}_high": float(interval.high)}
 
 
 def _sum_over_ranks(scores: Scores, state: TrainState) -> Scores:

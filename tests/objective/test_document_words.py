@@ -48,8 +48,8 @@ def objective_of(of: TokenTable | None, weight: float = 1.0, vocab_size: int = 1
     return PretrainingObjective(cfg, model, SPECIALS, np.zeros(vocab_size, bool), seq_len=40, table=of)
 
 
-def asked(words: DocumentWords, objective: PretrainingObjective, batch: Batch):
-    return words.ask(objective.masking(batch, RNG, 0.0), batch, RNG)
+def asked(of: TokenTable, words: DocumentWords, objective: PretrainingObjective, batch: Batch):
+    return words.ask(objective.masking(batch, RNG, 0.0), batch, RNG, of)
 
 
 def test_words_are_of_the_same_document_and_never_of_the_row() -> None:
@@ -57,7 +57,7 @@ def test_words_are_of_the_same_document_and_never_of_the_row() -> None:
     words, objective = words_of(of, 600), objective_of(None, vocab_size=600)
     for step in range(8):
         batch = batches(of).at(step)
-        example = asked(words, objective, batch)
+        example = asked(of, words, objective, batch)
         for (start, end), drawn, is_asked in zip(
             batch.places, example.of_rows["words"].numpy() - 5, has_words(example), strict=True
         ):
@@ -72,7 +72,7 @@ def test_every_token_of_the_rest_is_drawn_alike() -> None:
     of = numbered([60])
     words, objective = words_of(of, 100, per_row=40_000), objective_of(None, vocab_size=100)
     batch = batches(of, rows=3).at(0)
-    example = asked(words, objective, batch)
+    example = asked(of, words, objective, batch)
     start, end = batch.places[0]
     counts = np.bincount(example.of_rows["words"][0].numpy() - 5, minlength=60)
     rest = np.delete(counts, np.arange(start, end))
@@ -84,7 +84,7 @@ def test_every_token_of_the_rest_is_drawn_alike() -> None:
 def test_a_broken_pair_is_asked_nothing(pairs: Pairs) -> None:
     of = table()
     batch = batches(of, pairs).at(0)
-    example = asked(words_of(of), objective_of(None), batch)
+    example = asked(of, words_of(of), objective_of(None), batch)
     broken = batch.labels == BROKEN
     assert broken.any() and not has_words(example).numpy()[broken].any()
     assert has_words(example).numpy()[~broken].any()
@@ -101,8 +101,8 @@ def test_frequent_tokens_count_less_and_unknown_ones_nothing() -> None:
 def test_rows_dealt_to_ranks_get_the_same_words() -> None:
     of = table()
     words, objective = words_of(of), objective_of(None)
-    whole = asked(words, objective, batches(of).at(5))
-    parts = [asked(words, objective, batches(of).at(5, rank, 3)) for rank in range(3)]
+    whole = asked(of, words, objective, batches(of).at(5))
+    parts = [asked(of, words, objective, batches(of).at(5, rank, 3)) for rank in range(3)]
     assert torch.equal(torch.cat([part.of_rows["words"] for part in parts]), whole.of_rows["words"])
     assert torch.equal(torch.cat([part.of_rows["word_weights"] for part in parts]), whole.of_rows["word_weights"])
 

@@ -89,6 +89,14 @@ def test_it_is_a_term_of_the_loss_under_its_weight() -> None:
     torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-10)
 
 
+def test_what_it_reads_counts_as_read() -> None:
+    """Of 40 tokens six are masked, and the first is read; of every token where a term reads them all."""
+    objective = objective_of()
+    assert objective.read_share(40) == pytest.approx(0.15 + 1 / 40)
+    objective.asked[0].reads = Reads.tokens
+    assert objective.read_share(40) == 1.0
+
+
 def test_it_begins_as_it_says() -> None:
     assert (objective_of().heads["rows"].classify.bias == 0.25).all()
 
